@@ -13,6 +13,10 @@ export interface LogOf {
   /** Only lines after this one. */
   after?: number;
   signal?: AbortSignal;
+  /** Told when the log is being read, and again after each interruption. */
+  opened?: () => void;
+  /** Told of each interruption, with what is known of it; the log goes on by itself. */
+  interrupted?: (why: unknown) => void;
 }
 
 /**
@@ -23,11 +27,13 @@ export async function* followLog(d: Devpilot, of: LogOf): AsyncGenerator<LogReco
   const path = `/v1/workspaces/${encodeURIComponent(of.workspace)}/apps/${encodeURIComponent(of.app)}/deployments/${of.number}/log`;
   let after = of.after ?? 0;
   for (let failures = 0; ;) {
+    let why: unknown;
     try {
       const response = await d.open(`${path}?follow=true&after=${after}`, {
         headers: { Accept: "application/x-ndjson" },
         ...(of.signal && { signal: of.signal }),
       });
+      of.opened?.();
       for await (const text of lines(response)) {
         if (text === "") continue;
         const line = JSON.parse(text) as Schemas["LogLine"];
@@ -41,7 +47,9 @@ export async function* followLog(d: Devpilot, of: LogOf): AsyncGenerator<LogReco
       }
     } catch (e) {
       giveUp(e, of.signal);
+      why = e;
     }
+    of.interrupted?.(why);
     await wait(backoff(failures++), of.signal);
   }
 }

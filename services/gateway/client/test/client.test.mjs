@@ -348,20 +348,33 @@ const record = (line) =>
   `${JSON.stringify({ line, stream: "STDOUT", text: `line ${line}`, time: "2026-01-01T00:00:00Z" })}\n`;
 
 test("a log goes on after its last whole line", async () => {
-  const { devpilot, asked } = scripted([
-    stream(record(1) + record(2) + record(3).slice(0, 20)), // cut
-    problem(503, "SERVICE_UNAVAILABLE"),
-    stream(record(2) + record(3) + `{"heartbeat":{"time":"2026-01-01T00:00:00Z"}}\n{"end":{"state":"COMPLETED"}}\n`),
-  ]);
+  const { devpilot, asked } = scripted(
+    [
+      stream(record(1) + record(2) + record(3).slice(0, 20)), // cut
+      problem(503, "SERVICE_UNAVAILABLE"),
+      stream(record(2) + record(3) + `{"error":{"reason":"TIMEOUT","detail":"d","status":504}}\n`),
+      stream(`{"heartbeat":{"time":"2026-01-01T00:00:00Z"}}\n{"end":{"state":"COMPLETED"}}\n`),
+    ],
+    { attempts: 1 },
+  );
   const got = [];
-  const log = followLog(devpilot, { workspace: "default", app: "web", number: 7 });
+  const log = followLog(devpilot, {
+    workspace: "default",
+    app: "web",
+    number: 7,
+    opened: () => got.push("opened"),
+    interrupted: (why) => got.push(why?.reason ?? "interrupted"),
+  });
   let next;
   while (!(next = await log.next()).done) got.push(next.value.text);
-  assert.deepEqual(got, ["line 1", "line 2", "line 3"]);
+  assert.deepEqual(got, [
+    ...["opened", "line 1", "line 2", "interrupted"],
+    ...["SERVICE_UNAVAILABLE", "opened", "line 3", "TIMEOUT", "opened"],
+  ]);
   assert.deepEqual(next.value, { state: "COMPLETED" });
   assert.deepEqual(
     asked.map((a) => new URL(a.url).searchParams.get("after")),
-    ["0", "2", "2"],
+    ["0", "2", "2", "3"],
   );
 });
 

@@ -78,14 +78,14 @@ test("the log follows its end until the reader scrolls up, and again once back a
   let most = 0;
   let told = 0;
   const record = (line: number) =>
-    `id: ${line}\nevent: record\ndata: ${JSON.stringify({ line, stage: "SOURCE_CONTROL", stream: "STDOUT", text: `line number ${line}` })}\n\n`;
+    `${JSON.stringify({ line, stage: "SOURCE_CONTROL", stream: "STDOUT", text: `line number ${line}` })}\n`;
   await page.route(/\/log\?.*follow=true/, async (route) => {
     await eventually("more lines", async () => Math.abs(most) > told);
     told = Math.abs(most);
-    let body = "retry: 50\n\n";
+    let body = "";
     for (let line = 1; line <= told; line++) body += record(line);
-    if (most < 0) body += `event: end\ndata: {"end":{"state":"COMPLETED"}}\n\n`;
-    await route.fulfill({ status: 200, contentType: "text/event-stream", body });
+    if (most < 0) body += `{"end":{"state":"COMPLETED"}}\n`;
+    await route.fulfill({ status: 200, contentType: "application/x-ndjson", body });
   });
   await s.watch.expecting(/ERR_/, async () => {
     most = 300;

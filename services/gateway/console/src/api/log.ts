@@ -1,4 +1,6 @@
+import { DevpilotError, followLog } from "@devpilot/client";
 import type { LogRecord } from "../lib/log";
+import { api } from "./client";
 
 export interface LogReader {
   /** The last line that is here. */
@@ -11,56 +13,52 @@ export interface LogReader {
   trouble: (text: string) => void;
 }
 
+const interruption = "The connection was interrupted; the log goes on from the same line.";
+const told = (why: unknown) => (why instanceof DevpilotError ? why.message : interruption);
+
 const pause = (n: number) => Math.min(1000 * 2 ** n, 15_000);
 
 /**
- * Follows a deployment's log. The browser resumes a broken connection by Last-Event-ID; where it gave
- * up (an answer that is no stream), a new connection begins after the last line that is here.
+ * Follows a deployment's log until its end. The client resumes where a connection broke. Where it gives up, or a line
+ * is missing, reading begins again after the last line that is here: a session may be there again, or another tab gone.
  */
-export function readLog(ws: string, app: string, number: number, reader: LogReader): () => void {
-  let source: EventSource | undefined;
-  let timer: ReturnType<typeof setTimeout> | undefined;
+export function readLog(workspace: string, app: string, number: number, reader: LogReader): () => void {
+  const stop = new AbortController();
+  const { signal } = stop;
   let failures = 0;
-  let stopped = false;
 
-  const again = (text: string) => {
-    source?.close();
-    if (stopped) return;
-    reader.trouble(text);
-    clearTimeout(timer);
-    timer = setTimeout(open, pause(failures++));
-  };
-  const open = () => {
-    if (stopped) return;
-    const path = `/v1/workspaces/${encodeURIComponent(ws)}/apps/${encodeURIComponent(app)}/deployments/${number}/log`;
-    const s = new EventSource(
-      `${path}?${new URLSearchParams({ follow: "true", format: "sse", after: String(reader.after()) })}`,
-    );
-    source = s;
-    s.onopen = () => reader.open();
-    s.addEventListener("record", (e) => {
-      failures = 0;
-      if (!reader.record(JSON.parse(e.data as string) as LogRecord))
-        again("A line was missed; the log is being read again from there.");
+  /** Reads until the end, and says what is to be told where that was not reached. */
+  const read = async (): Promise<string | undefined> => {
+    const log = followLog(api, {
+      ...{ workspace, app, number, signal },
+      after: reader.after(),
+      opened: () => reader.open(),
+      interrupted: (why) => reader.trouble(told(why)),
     });
-    s.addEventListener("end", (e) => {
-      s.close();
-      const { end } = JSON.parse(e.data as string) as { end: { state?: string } };
-      reader.end(end.state ?? "");
-    });
-    s.addEventListener("problem", (e) => {
-      const { error } = JSON.parse(e.data as string) as { error: { detail?: string } };
-      again(error.detail ?? "The log was cut; it is being read again from there.");
-    });
-    s.onerror = () => {
-      if (s.readyState === EventSource.CLOSED) again("The log cannot be read now; Devpilot is asked again.");
-      else reader.trouble("The connection was interrupted; the log goes on from the same line.");
-    };
+    for (;;) {
+      const { done, value } = await log.next();
+      if (signal.aborted) return undefined;
+      if (done) {
+        reader.end(value.state);
+        return undefined;
+      }
+      if (reader.record(value)) {
+        failures = 0;
+        continue;
+      }
+      await log.return({ state: "PROCESSING" }); // lets the connection go
+      return "A line was missed; the log is being read again from there.";
+    }
   };
-  open();
-  return () => {
-    stopped = true;
-    clearTimeout(timer);
-    source?.close();
+  const go = async () => {
+    for (;;) {
+      const trouble = await read().catch(told);
+      if (trouble === undefined || signal.aborted) return;
+      reader.trouble(trouble);
+      await new Promise((r) => setTimeout(r, pause(failures++)));
+      if (signal.aborted) return;
+    }
   };
+  void go();
+  return () => stop.abort();
 }
