@@ -48,6 +48,8 @@ const (
 	ReasonNotAMember                 Reason = "NOT_A_MEMBER"
 	ReasonProviderUnavailable        Reason = "IDENTITY_PROVIDER_UNAVAILABLE"
 	ReasonAPIKeyNotFound             Reason = "API_KEY_NOT_FOUND"
+	ReasonLoginRequestNotFound       Reason = "LOGIN_REQUEST_NOT_FOUND"
+	ReasonLoginRequestAnswered       Reason = "LOGIN_REQUEST_ANSWERED"
 	ReasonNotificationTargetNotFound Reason = "NOTIFICATION_TARGET_NOT_FOUND"
 	ReasonAppNotFound                Reason = "APP_NOT_FOUND"
 	ReasonAppExists                  Reason = "APP_EXISTS"
@@ -147,6 +149,8 @@ var reasons = []reasonRow{
 	{ReasonNotAMember, PermissionDenied, "", "Ask an owner of a workspace for an invitation, or to be added to one of the groups that are let in."},
 	{ReasonProviderUnavailable, Unavailable, "", "Try again in a moment; if it stays, the operator should check that Devpilot reaches the identity provider."},
 	{ReasonAPIKeyNotFound, NotFound, "", "Check the list of API keys; it may have been removed."},
+	{ReasonLoginRequestNotFound, NotFound, "", "Run devpilot login again: a login must be approved within ten minutes, and works once."},
+	{ReasonLoginRequestAnswered, FailedPrecondition, "", "Nothing to do: somebody decided already. Run devpilot login again for another decision."},
 	{ReasonNotificationTargetNotFound, NotFound, "", "Check the list of notification targets; it may have been removed."},
 	{ReasonAppNotFound, NotFound, "", "Check the app id; the app may have been deleted."},
 	{ReasonAppExists, AlreadyExists, "", "Choose another app id, or change the app that is there."},

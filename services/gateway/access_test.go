@@ -27,6 +27,8 @@ type somebody struct {
 // limited to some apps also that the request names one of these, or the answer leaves the others out.
 func (s somebody) may(r routes.Route, app string) bool {
 	switch {
+	case takesSession(r) && s.name == "the admin token":
+		return false
 	case r.NoPrograms && s.scope != identity.ScopeNone:
 		return false
 	case r.NoTokens && strings.HasPrefix(s.name, "a token"), r.Browser && s.scope != identity.ScopeNone, s.role < r.Role:
@@ -38,6 +40,9 @@ func (s somebody) may(r routes.Route, app string) bool {
 	}
 	return !s.apps.Limited() || r.Role == identity.RoleNone || r.OfApps || r.NamesApp() && s.apps.Has(app)
 }
+
+// takesSession tells what only a session may do, not even the admin token: to let a command line in.
+func takesSession(r routes.Route) bool { return strings.Contains(r.Template, "{user_code}") }
 
 const roleRules = `      - {workspace: acme, role: owner, group: owners}
       - {workspace: acme, role: admin, group: admins}
@@ -161,7 +166,7 @@ func TestAccess_table(t *testing.T) {
 			if a.status >= http.StatusInternalServerError {
 				t.Errorf("%s %s as %s: %d %s", r.Method, r.Template, who.name, a.status, a.body)
 			}
-			if refused && r.Browser && who.scope != identity.ScopeNone {
+			if refused && r.Browser && (who.scope != identity.ScopeNone || takesSession(r)) {
 				a.problem(http.StatusForbidden, "BROWSER_REQUIRED")
 			} else if refused {
 				a.problem(http.StatusForbidden, "PERMISSION_DENIED")

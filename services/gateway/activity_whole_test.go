@@ -24,8 +24,8 @@ func TestActivity_everyChangeLeavesAnEntryInWords(t *testing.T) {
 	reader := g.withToken(adminToken)
 	seen := 0
 	for i, r := range routes.All() {
-		if r.ReadOnly {
-			continue
+		if r.ReadOnly || strings.HasPrefix(r.Template, "/v1/loginRequests") {
+			continue // who asks is in no workspace yet: the approval is an entry, and the key that comes of it
 		}
 		seen++
 		workspace, place := "acme", "acme"

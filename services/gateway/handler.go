@@ -223,6 +223,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		readOnly(w, r, s.pages.ServeHome)
+	case server.LoginPage:
+		readOnly(w, r, s.console.ServePage)
 	case "/sign-in":
 		readOnly(w, r, s.pages.ServeSignIn)
 	case oauthpages.StartPath:

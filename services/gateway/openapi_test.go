@@ -100,7 +100,7 @@ func (d *description) check(raw []byte, place ...string) error {
 
 // inDocument is how the document writes a template.
 func inDocument(template string) string {
-	return strings.NewReplacer("{app_id}", "{app}", "{api_key}", "{apiKey}", "{target_id}", "{target}").Replace(template)
+	return strings.NewReplacer("{app_id}", "{app}", "{api_key}", "{apiKey}", "{target_id}", "{target}", "{user_code}", "{userCode}").Replace(template)
 }
 
 // conform holds an answer, and where it was good the request's body too, against the document.
@@ -301,6 +301,9 @@ func TestOpenAPI_answersConform(t *testing.T) {
 			if strings.HasSuffix(r.RPC, "Code") || strings.HasSuffix(r.RPC, "/CreateWorkspace") || r.Browser {
 				c = g.withToken(adminToken)
 			}
+			if takesSession(r) {
+				c = g.signedIn()
+			}
 			path, body := pathOf(r, "default"), bodyOf(r)
 			if r.List {
 				path += "?pageSize=1"
@@ -322,7 +325,7 @@ func TestOpenAPI_answersConform(t *testing.T) {
 			}
 			a := c.send(r.Method, path, body)
 			noSuchKey, madeBefore := strings.HasSuffix(r.RPC, "/DeleteApiKey"), (strings.HasSuffix(r.RPC, "/CreateWorkspace") || strings.HasSuffix(r.RPC, "/ProveIntegration")) && !full
-			nobody := strings.Contains(r.Template, "{member}") || strings.Contains(r.Template, "{session}") || strings.Contains(r.Template, "{invitation}")
+			nobody := strings.Contains(r.Template, "{member}") || strings.Contains(r.Template, "{session}") || strings.Contains(r.Template, "{invitation}") || takesSession(r) || strings.HasSuffix(r.RPC, "/RedeemLoginRequest")
 			if a.status != http.StatusOK && !noSuchKey && !madeBefore && (!nobody || a.status != http.StatusNotFound) {
 				t.Errorf("%s: %d %s", a.what, a.status, a.body)
 			}

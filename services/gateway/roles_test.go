@@ -18,7 +18,7 @@ func pathOf(r routes.Route, workspace string) string {
 	return strings.NewReplacer(
 		"{workspace}", workspace, "{app}", "web", "{app_id}", "web", "{number}", "1", "{repository}", "0a1b2c3d-0000-4000-8000-000000000001",
 		"{webhook}", "wh1", "{delivery}", "1", "{api_key}", "0123456789abcdef", "{target}", "0123456789abcdef", "{target_id}", "0123456789abcdef",
-		"{member}", "person-0123456789abcdef", "{invitation}", "0123456789abcdef", "{session}", "0123456789abcdef",
+		"{member}", "person-0123456789abcdef", "{invitation}", "0123456789abcdef", "{session}", "0123456789abcdef", "{user_code}", "BCDF-GHJK",
 	).Replace(r.Template) + query
 }
 
@@ -43,6 +43,8 @@ func bodyOf(r routes.Route) string {
 		return `{"bitbucketWorkspaces":[]}`
 	case strings.HasSuffix(r.RPC, "/CreateNotificationTarget"):
 		return `{"target":{"kind":"SLACK","label":"team","url":"https://hooks.example.com/x","events":["CONNECTION"]}}`
+	case strings.HasSuffix(r.RPC, "/RedeemLoginRequest"):
+		return `{"deviceCode":"dpl_BCDFGHJK_x"}`
 	case strings.HasSuffix(r.RPC, "/CreateSession"):
 		return `{"token":"` + adminToken + `"}`
 	}
@@ -59,12 +61,19 @@ func TestRoutes_outsideWorkspaces(t *testing.T) {
 		}
 		path := pathOf(r, "")
 		a := g.anybody().send(r.Method, path, bodyOf(r))
-		if r.Access == routes.Authenticated {
+		switch {
+		case r.Access == routes.Authenticated:
 			a.problem(http.StatusUnauthorized, "UNAUTHENTICATED")
-		} else {
+		case strings.HasSuffix(r.RPC, "/RedeemLoginRequest"):
+			a.problem(http.StatusNotFound, "LOGIN_REQUEST_NOT_FOUND")
+		default:
 			a.want(http.StatusOK)
 		}
 		switch {
+		case r.Browser:
+			key.send(r.Method, path, bodyOf(r)).problem(http.StatusForbidden, "BROWSER_REQUIRED")
+		case strings.HasSuffix(r.RPC, "/RedeemLoginRequest"):
+			key.send(r.Method, path, bodyOf(r)).problem(http.StatusNotFound, "LOGIN_REQUEST_NOT_FOUND")
 		case strings.HasSuffix(r.RPC, "/CreateWorkspace"), strings.HasSuffix(r.RPC, "/CreateSignInCode"):
 			key.send(r.Method, path, bodyOf(r)).problem(http.StatusForbidden, "PERMISSION_DENIED")
 		case strings.HasSuffix(r.RPC, "/EndSession"):

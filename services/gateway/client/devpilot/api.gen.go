@@ -175,6 +175,13 @@ const (
 	LogRecordStreamSYSTEM LogRecordStream = "SYSTEM"
 )
 
+// Defines values for LoginRequestState.
+const (
+	LoginRequestStateAPPROVED LoginRequestState = "APPROVED"
+	LoginRequestStateDENIED   LoginRequestState = "DENIED"
+	LoginRequestStatePENDING  LoginRequestState = "PENDING"
+)
+
 // Defines values for MeKind.
 const (
 	MeKindADMINTOKEN MeKind = "ADMIN_TOKEN"
@@ -1033,6 +1040,24 @@ type CreateInvitationResult struct {
 
 	// URL What to send to the person; shown only here.
 	URL string `json:"url"`
+}
+
+// CreateLoginRequestResult CreateLoginRequestResponse is the request's two codes.
+type CreateLoginRequestResult struct {
+	// DeviceCode The program's secret, for RedeemLoginRequest alone; never shown, never in an address.
+	DeviceCode string `json:"deviceCode"`
+
+	// ExpireTime Until when it can be decided and redeemed.
+	ExpireTime time.Time `json:"expireTime"`
+
+	// IntervalSeconds How long to wait before each question of what came of it, in seconds.
+	IntervalSeconds int32 `json:"intervalSeconds"`
+
+	// UserCode What the person compares, such as BCDF-GHJK.
+	UserCode string `json:"userCode"`
+
+	// VerificationURL The page on which the person decides; the user code is in it.
+	VerificationURL string `json:"verificationUrl"`
 }
 
 // CreateNotificationTargetResult CreateNotificationTargetResponse is the target with its secret.
@@ -2112,6 +2137,30 @@ type LogRecord struct {
 // LogRecordStream defines model for LogRecordStream.
 type LogRecordStream string
 
+// LoginRequest LoginRequest is a program that waits for a person to let it in.
+type LoginRequest struct {
+	// Address The address that it came from, as Devpilot saw it.
+	Address string `json:"address"`
+
+	// ClientName What the program says that its machine is called; nobody has checked it.
+	ClientName string `json:"clientName"`
+
+	// CreateTime When it was asked for.
+	CreateTime time.Time `json:"createTime"`
+
+	// ExpireTime Until when it can be decided and redeemed.
+	ExpireTime time.Time `json:"expireTime"`
+
+	// State How it stands.
+	State LoginRequestState `json:"state"`
+
+	// UserCode What the person compares with what the program shows.
+	UserCode string `json:"userCode"`
+}
+
+// LoginRequestState How it stands.
+type LoginRequestState string
+
 // Me Me is the caller.
 type Me struct {
 	// APIKey The API key; absent for other callers.
@@ -2437,6 +2486,8 @@ type Problem struct {
 	// | `NOT_A_MEMBER` | 403 | never | Ask an owner of a workspace for an invitation, or to be added to one of the groups that are let in. |
 	// | `IDENTITY_PROVIDER_UNAVAILABLE` | 503 | backoff | Try again in a moment; if it stays, the operator should check that Devpilot reaches the identity provider. |
 	// | `API_KEY_NOT_FOUND` | 404 | never | Check the list of API keys; it may have been removed. |
+	// | `LOGIN_REQUEST_NOT_FOUND` | 404 | never | Run devpilot login again: a login must be approved within ten minutes, and works once. |
+	// | `LOGIN_REQUEST_ANSWERED` | 409 | never | Nothing to do: somebody decided already. Run devpilot login again for another decision. |
 	// | `NOTIFICATION_TARGET_NOT_FOUND` | 404 | never | Check the list of notification targets; it may have been removed. |
 	// | `APP_NOT_FOUND` | 404 | never | Check the app id; the app may have been deleted. |
 	// | `APP_EXISTS` | 409 | never | Choose another app id, or change the app that is there. |
@@ -2575,6 +2626,21 @@ type QuietHoursInput struct {
 
 	// TimeZone The time zone, such as Europe/Berlin; UTC when absent.
 	TimeZone *string `json:"timeZone,omitempty"`
+}
+
+// RedeemLoginRequestResult RedeemLoginRequestResponse is what came of it.
+type RedeemLoginRequestResult struct {
+	// APIKey The key; only when it is APPROVED.
+	APIKey *APIKey `json:"apiKey,omitempty"`
+
+	// Secret What to send as "Authorization: Bearer …"; only when it is APPROVED, and shown only here.
+	Secret *string `json:"secret,omitempty"`
+
+	// State Whether a person decided, and how. APPROVED and DENIED are told once.
+	State LoginRequestState `json:"state"`
+
+	// Workspace The workspace that the key is for; only when it is APPROVED.
+	Workspace *string `json:"workspace,omitempty"`
 }
 
 // Remedy Remedy is an action that mends what stands in the way.
@@ -2856,6 +2922,8 @@ type StreamEnd struct {
 	// | `NOT_A_MEMBER` | 403 | never | Ask an owner of a workspace for an invitation, or to be added to one of the groups that are let in. |
 	// | `IDENTITY_PROVIDER_UNAVAILABLE` | 503 | backoff | Try again in a moment; if it stays, the operator should check that Devpilot reaches the identity provider. |
 	// | `API_KEY_NOT_FOUND` | 404 | never | Check the list of API keys; it may have been removed. |
+	// | `LOGIN_REQUEST_NOT_FOUND` | 404 | never | Run devpilot login again: a login must be approved within ten minutes, and works once. |
+	// | `LOGIN_REQUEST_ANSWERED` | 409 | never | Nothing to do: somebody decided already. Run devpilot login again for another decision. |
 	// | `NOTIFICATION_TARGET_NOT_FOUND` | 404 | never | Check the list of notification targets; it may have been removed. |
 	// | `APP_NOT_FOUND` | 404 | never | Check the app id; the app may have been deleted. |
 	// | `APP_EXISTS` | 409 | never | Choose another app id, or change the app that is there. |
@@ -3302,6 +3370,29 @@ type Failure = Problem
 type GetInfoParams struct {
 	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// CreateLoginRequestJSONBody defines parameters for CreateLoginRequest.
+type CreateLoginRequestJSONBody struct {
+	// ClientName How the program calls the machine that it runs on: a name for the person to recognise, 64 characters at most.
+	//
+	// Examples: laptop
+	ClientName *string `json:"clientName,omitempty"`
+}
+
+// GetLoginRequestParams defines parameters for GetLoginRequest.
+type GetLoginRequestParams struct {
+	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// DenyLoginRequestJSONBody defines parameters for DenyLoginRequest.
+type DenyLoginRequestJSONBody = map[string]interface{}
+
+// RedeemLoginRequestJSONBody defines parameters for RedeemLoginRequest.
+type RedeemLoginRequestJSONBody struct {
+	// DeviceCode From CreateLoginRequest; never logged.
+	DeviceCode string `json:"deviceCode"`
 }
 
 // GetMeParams defines parameters for GetMe.
@@ -3865,6 +3956,15 @@ type CreateInvitationJSONBody struct {
 	ValidateOnly *bool `json:"validateOnly,omitempty"`
 }
 
+// ApproveLoginRequestJSONBody defines parameters for ApproveLoginRequest.
+type ApproveLoginRequestJSONBody struct {
+	// ExpireTime When the key stops working; never when absent.
+	ExpireTime *time.Time `json:"expireTime,omitempty"`
+
+	// Scope What the key may do; at most what the caller may. DEPLOY when absent.
+	Scope *APIKeyScope `json:"scope,omitempty"`
+}
+
 // ListMembersParams defines parameters for ListMembers.
 type ListMembersParams struct {
 	// PageSize At most so many; 50 when absent, 200 at most. More is taken for the most.
@@ -4227,6 +4327,15 @@ type ExplainParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// CreateLoginRequestJSONRequestBody defines body for CreateLoginRequest for application/json ContentType.
+type CreateLoginRequestJSONRequestBody CreateLoginRequestJSONBody
+
+// DenyLoginRequestJSONRequestBody defines body for DenyLoginRequest for application/json ContentType.
+type DenyLoginRequestJSONRequestBody = DenyLoginRequestJSONBody
+
+// RedeemLoginRequestJSONRequestBody defines body for RedeemLoginRequest for application/json ContentType.
+type RedeemLoginRequestJSONRequestBody RedeemLoginRequestJSONBody
+
 // CreateSessionJSONRequestBody defines body for CreateSession for application/json ContentType.
 type CreateSessionJSONRequestBody CreateSessionJSONBody
 
@@ -4278,6 +4387,9 @@ type RefreshIntegrationJSONRequestBody RefreshIntegrationJSONBody
 // CreateInvitationJSONRequestBody defines body for CreateInvitation for application/json ContentType.
 type CreateInvitationJSONRequestBody CreateInvitationJSONBody
 
+// ApproveLoginRequestJSONRequestBody defines body for ApproveLoginRequest for application/json ContentType.
+type ApproveLoginRequestJSONRequestBody ApproveLoginRequestJSONBody
+
 // SetMemberRoleJSONRequestBody defines body for SetMemberRole for application/json ContentType.
 type SetMemberRoleJSONRequestBody SetMemberRoleJSONBody
 
@@ -4323,6 +4435,46 @@ func (c *Client) GetInfo(ctx context.Context, params *GetInfoParams) (*Info, err
 		r.inHeader("If-None-Match", params.IfNoneMatch)
 	}
 	return call[Info](ctx, c, r)
+}
+
+// CreateLoginRequest: Asks for a program to be let in by a person in a browser (after RFC 8628), for ten minutes.
+//
+// It is POST /v1/loginRequests.
+func (c *Client) CreateLoginRequest(ctx context.Context, body CreateLoginRequestJSONRequestBody) (*CreateLoginRequestResult, error) {
+	r := request{method: "POST", path: "/v1/loginRequests", repeatable: false}
+	r.body = body
+	return call[CreateLoginRequestResult](ctx, c, r)
+}
+
+// GetLoginRequest: Gets a login request by its user code, for the person who is to decide.
+//
+// It is GET /v1/loginRequests/{userCode}.
+func (c *Client) GetLoginRequest(ctx context.Context, userCode string, params *GetLoginRequestParams) (*LoginRequest, error) {
+	r := request{method: "GET", path: "/v1/loginRequests/{userCode}", repeatable: true}
+	r.inPath("userCode", userCode)
+	if params != nil {
+		r.inHeader("If-None-Match", params.IfNoneMatch)
+	}
+	return call[LoginRequest](ctx, c, r)
+}
+
+// DenyLoginRequest: Refuses the program.
+//
+// It is POST /v1/loginRequests/{userCode}:deny.
+func (c *Client) DenyLoginRequest(ctx context.Context, userCode string, body DenyLoginRequestJSONRequestBody) (*LoginRequest, error) {
+	r := request{method: "POST", path: "/v1/loginRequests/{userCode}:deny", repeatable: false}
+	r.inPath("userCode", userCode)
+	r.body = body
+	return call[LoginRequest](ctx, c, r)
+}
+
+// RedeemLoginRequest: Says what came of a login request.
+//
+// It is POST /v1/loginRequests:redeem.
+func (c *Client) RedeemLoginRequest(ctx context.Context, body RedeemLoginRequestJSONRequestBody) (*RedeemLoginRequestResult, error) {
+	r := request{method: "POST", path: "/v1/loginRequests:redeem", repeatable: false}
+	r.body = body
+	return call[RedeemLoginRequestResult](ctx, c, r)
 }
 
 // GetMe: Says who the caller is and what the caller may do where.
@@ -4895,6 +5047,17 @@ func (c *Client) DeleteInvitation(ctx context.Context, workspace string, invitat
 	r.inPath("workspace", workspace)
 	r.inPath("invitation", invitation)
 	return call[DeleteInvitationResult](ctx, c, r)
+}
+
+// ApproveLoginRequest: Lets the program in: it gets an API key of the workspace that belongs to the caller.
+//
+// It is POST /v1/workspaces/{workspace}/loginRequests/{userCode}:approve.
+func (c *Client) ApproveLoginRequest(ctx context.Context, workspace string, userCode string, body ApproveLoginRequestJSONRequestBody) (*LoginRequest, error) {
+	r := request{method: "POST", path: "/v1/workspaces/{workspace}/loginRequests/{userCode}:approve", repeatable: false}
+	r.inPath("workspace", workspace)
+	r.inPath("userCode", userCode)
+	r.body = body
+	return call[LoginRequest](ctx, c, r)
 }
 
 // ListMembers: Lists who is a member of the workspace, and with which role.

@@ -41,6 +41,8 @@ const (
 	ReasonNotAMember                  Reason = "NOT_A_MEMBER"                  // Ask an owner of a workspace for an invitation, or to be added to one of the groups that are let in.
 	ReasonIdentityProviderUnavailable Reason = "IDENTITY_PROVIDER_UNAVAILABLE" // Try again in a moment; if it stays, the operator should check that Devpilot reaches the identity provider.
 	ReasonAPIKeyNotFound              Reason = "API_KEY_NOT_FOUND"             // Check the list of API keys; it may have been removed.
+	ReasonLoginRequestNotFound        Reason = "LOGIN_REQUEST_NOT_FOUND"       // Run devpilot login again: a login must be approved within ten minutes, and works once.
+	ReasonLoginRequestAnswered        Reason = "LOGIN_REQUEST_ANSWERED"        // Nothing to do: somebody decided already. Run devpilot login again for another decision.
 	ReasonNotificationTargetNotFound  Reason = "NOTIFICATION_TARGET_NOT_FOUND" // Check the list of notification targets; it may have been removed.
 	ReasonAppNotFound                 Reason = "APP_NOT_FOUND"                 // Check the app id; the app may have been deleted.
 	ReasonAppExists                   Reason = "APP_EXISTS"                    // Choose another app id, or change the app that is there.
@@ -116,6 +118,8 @@ var retries = map[Reason]string{
 	ReasonNotAMember:                  "never",
 	ReasonIdentityProviderUnavailable: "backoff",
 	ReasonAPIKeyNotFound:              "never",
+	ReasonLoginRequestNotFound:        "never",
+	ReasonLoginRequestAnswered:        "never",
 	ReasonNotificationTargetNotFound:  "never",
 	ReasonAppNotFound:                 "never",
 	ReasonAppExists:                   "never",

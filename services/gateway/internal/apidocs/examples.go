@@ -29,6 +29,7 @@ var variables = map[string]variable{
 	"invitation": {"INVITATION_ID", "listInvitations"},
 	"target":     {"TARGET_ID", "listNotificationTargets"},
 	"commit":     {"COMMIT", "listBranches"},
+	"userCode":   {"USER_CODE", "createLoginRequest"},
 }
 
 // queries are the parameters of examples, in order, by operation: a call that takes one of several needs one.

@@ -267,10 +267,19 @@ var actions = map[string]Action{
 		list := &gatewayv1.ListInvitationsRequest{Workspace: get(in, (*gatewayv1.DeleteInvitationRequest).GetWorkspace)}
 		return gatewayv1.GatewayService_ListInvitations_FullMethodName, list, &gatewayv1.ListInvitationsResponse{}
 	}},
-	gatewayv1.GatewayService_EndSession_FullMethodName:       {},
-	gatewayv1.GatewayService_CreateSession_FullMethodName:    {},
-	gatewayv1.GatewayService_DeleteSession_FullMethodName:    {},
-	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: {},
+	gatewayv1.GatewayService_ApproveLoginRequest_FullMethodName: {Name: "apiKey.approveLogin", Did: "Approved", Target: func(c Call) string {
+		if name := get(c.Out, (*gatewayv1.ApproveLoginRequestResponse).GetLoginRequest).GetClientName(); name != "" {
+			return fmt.Sprintf("the login of devpilot on %q", name)
+		}
+		return "a login of devpilot"
+	}},
+	gatewayv1.GatewayService_CreateLoginRequest_FullMethodName: {},
+	gatewayv1.GatewayService_RedeemLoginRequest_FullMethodName: {},
+	gatewayv1.GatewayService_DenyLoginRequest_FullMethodName:   {},
+	gatewayv1.GatewayService_EndSession_FullMethodName:         {},
+	gatewayv1.GatewayService_CreateSession_FullMethodName:      {},
+	gatewayv1.GatewayService_DeleteSession_FullMethodName:      {},
+	gatewayv1.GatewayService_CreateSignInCode_FullMethodName:   {},
 
 	deployerv1.DeployerService_CreateApp_FullMethodName: {Name: "app.create", Did: "Created", Target: func(c Call) string {
 		return appNamed(get(c.In, (*deployerv1.CreateAppRequest).GetAppId))

@@ -74,6 +74,9 @@ var roles = map[string]identity.Role{
 	deployerv1.DeployerService_RedeployDeployment_FullMethodName: identity.RoleMember,
 	deployerv1.DeployerService_RollBackApp_FullMethodName:        identity.RoleMember,
 
+	// Let a command line in, as oneself: every member, no further than the own role.
+	gatewayv1.GatewayService_ApproveLoginRequest_FullMethodName: identity.RoleMember,
+
 	// Read anything but secrets: every member.
 	authv1.AuthService_ListIntegrations_FullMethodName:                 identity.RoleMember,
 	authv1.AuthService_GetIntegration_FullMethodName:                   identity.RoleMember,
@@ -104,23 +107,29 @@ var roles = map[string]identity.Role{
 	gatewayv1.GatewayService_ListNotificationAttempts_FullMethodName:   identity.RoleMember,
 
 	// Outside any workspace.
-	deployerv1.DeployerService_ListServers_FullMethodName:    identity.RoleNone,
-	gatewayv1.GatewayService_GetMe_FullMethodName:            identity.RoleNone,
-	gatewayv1.GatewayService_CreateSession_FullMethodName:    identity.RoleNone,
-	gatewayv1.GatewayService_DeleteSession_FullMethodName:    identity.RoleNone,
-	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: identity.RoleNone,
-	gatewayv1.GatewayService_ListSessions_FullMethodName:     identity.RoleNone,
-	gatewayv1.GatewayService_EndSession_FullMethodName:       identity.RoleNone,
-	gatewayv1.GatewayService_ListWorkspaces_FullMethodName:   identity.RoleNone,
-	gatewayv1.GatewayService_CreateWorkspace_FullMethodName:  identity.RoleNone,
-	gatewayv1.GatewayService_GetInfo_FullMethodName:          identity.RoleNone,
+	deployerv1.DeployerService_ListServers_FullMethodName:      identity.RoleNone,
+	gatewayv1.GatewayService_GetMe_FullMethodName:              identity.RoleNone,
+	gatewayv1.GatewayService_CreateLoginRequest_FullMethodName: identity.RoleNone,
+	gatewayv1.GatewayService_RedeemLoginRequest_FullMethodName: identity.RoleNone,
+	gatewayv1.GatewayService_GetLoginRequest_FullMethodName:    identity.RoleNone,
+	gatewayv1.GatewayService_DenyLoginRequest_FullMethodName:   identity.RoleNone,
+	gatewayv1.GatewayService_CreateSession_FullMethodName:      identity.RoleNone,
+	gatewayv1.GatewayService_DeleteSession_FullMethodName:      identity.RoleNone,
+	gatewayv1.GatewayService_CreateSignInCode_FullMethodName:   identity.RoleNone,
+	gatewayv1.GatewayService_ListSessions_FullMethodName:       identity.RoleNone,
+	gatewayv1.GatewayService_EndSession_FullMethodName:         identity.RoleNone,
+	gatewayv1.GatewayService_ListWorkspaces_FullMethodName:     identity.RoleNone,
+	gatewayv1.GatewayService_CreateWorkspace_FullMethodName:    identity.RoleNone,
+	gatewayv1.GatewayService_GetInfo_FullMethodName:            identity.RoleNone,
 }
 
 // access lists the routes that need no credentials.
 var access = map[string]Access{
-	gatewayv1.GatewayService_GetInfo_FullMethodName:       Public,
-	gatewayv1.GatewayService_CreateSession_FullMethodName: Public,
-	gatewayv1.GatewayService_DeleteSession_FullMethodName: Optional,
+	gatewayv1.GatewayService_GetInfo_FullMethodName:            Public,
+	gatewayv1.GatewayService_CreateSession_FullMethodName:      Public,
+	gatewayv1.GatewayService_CreateLoginRequest_FullMethodName: Public,
+	gatewayv1.GatewayService_RedeemLoginRequest_FullMethodName: Public,
+	gatewayv1.GatewayService_DeleteSession_FullMethodName:      Optional,
 }
 
 // ofApps lists what answers a program that is limited to some apps with what these have. Beside it, such a program
@@ -132,7 +141,13 @@ var ofApps = map[string]bool{
 }
 
 // browser lists what nobody but a person in a browser can do: no key, whatever its scope.
-var browser = map[string]bool{authv1.AuthService_ConnectIntegration_FullMethodName: true}
+var browser = map[string]bool{
+	authv1.AuthService_ConnectIntegration_FullMethodName: true,
+	// A key must not get its holder another one, and its person is the one to look at what asks.
+	gatewayv1.GatewayService_GetLoginRequest_FullMethodName:     true,
+	gatewayv1.GatewayService_ApproveLoginRequest_FullMethodName: true,
+	gatewayv1.GatewayService_DenyLoginRequest_FullMethodName:    true,
+}
 
 // noTokens lists what a token of an identity provider cannot do, whatever its scope: what it makes would outlive it.
 var noTokens = map[string]bool{gatewayv1.GatewayService_CreateApiKey_FullMethodName: true}

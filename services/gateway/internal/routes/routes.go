@@ -79,7 +79,7 @@ func (r Route) PathFields() []string {
 
 // pathNames are the variables that protos spell in another way than the paths of their neighbours: in
 // public one address has one spelling.
-var pathNames = map[string]string{"app_id": "app", "api_key": "apiKey", "target_id": "target"}
+var pathNames = map[string]string{"app_id": "app", "api_key": "apiKey", "target_id": "target", "user_code": "userCode"}
 
 // PathName is the public name of one of the template's variables.
 func (r Route) PathName(variable string) string {

@@ -84,10 +84,11 @@ type Server struct {
 	gatewayv1.UnimplementedGatewayServiceServer
 	cfg    Config
 	proofs proofLimit
+	logins logins
 }
 
 // New makes the server.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server { return &Server{cfg: cfg, logins: newLogins(cfg.Now)} }
 
 // Register puts it on a gRPC server.
 func (s *Server) Register(r grpc.ServiceRegistrar) { gatewayv1.RegisterGatewayServiceServer(r, s) }
@@ -124,7 +125,12 @@ func Policy(roles map[string]identity.Role, ofApps map[string]bool) rpc.Policy {
 	p := rpc.Policy{}
 	for _, m := range gatewayv1.GatewayService_ServiceDesc.Methods {
 		full := "/" + gatewayv1.GatewayService_ServiceDesc.ServiceName + "/" + m.MethodName
-		p[full] = rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full], OfApps: ofApps[full]}
+		rule := rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full], OfApps: ofApps[full]}
+		switch full {
+		case gatewayv1.GatewayService_GetLoginRequest_FullMethodName, gatewayv1.GatewayService_ApproveLoginRequest_FullMethodName, gatewayv1.GatewayService_DenyLoginRequest_FullMethodName:
+			rule.Browser = loginTakesBrowser
+		}
+		p[full] = rule
 	}
 	return p
 }

@@ -243,6 +243,17 @@ func (s *Store) ListKeys(ctx context.Context, workspace, after string, limit int
 	return list, false, nil
 }
 
+// CountKeysOf counts the keys of the workspace that belong to the person and have not expired.
+func (s *Store) CountKeysOf(ctx context.Context, workspace, owner string) (n int, err error) {
+	list, _, err := s.ListKeys(ctx, workspace, "", maxKeys)
+	for _, k := range list {
+		if ownerOf(k) == owner && (k.ExpireTime == nil || s.now().Before(k.ExpireTime.AsTime())) {
+			n++
+		}
+	}
+	return n, err
+}
+
 // KeyCursor is where a page that ends with this key ends, for ListKeys.
 func KeyCursor(k *gatewaystorev1.ApiKey) string {
 	return cursorOf(&gatewaystorev1.ApiKeyList_Entry{Id: k.GetId(), CreateTime: k.GetCreateTime()})

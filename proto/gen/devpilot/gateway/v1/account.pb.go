@@ -256,6 +256,63 @@ func (ApiKey_Scope) EnumDescriptor() ([]byte, []int) {
 	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{11, 0}
 }
 
+// How it stands.
+type LoginRequest_State int32
+
+const (
+	// Never sent.
+	LoginRequest_STATE_UNSPECIFIED LoginRequest_State = 0
+	// Nobody decided yet.
+	LoginRequest_PENDING LoginRequest_State = 1
+	// A person let the program in.
+	LoginRequest_APPROVED LoginRequest_State = 2
+	// A person refused the program.
+	LoginRequest_DENIED LoginRequest_State = 3
+)
+
+// Enum value maps for LoginRequest_State.
+var (
+	LoginRequest_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "PENDING",
+		2: "APPROVED",
+		3: "DENIED",
+	}
+	LoginRequest_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"PENDING":           1,
+		"APPROVED":          2,
+		"DENIED":            3,
+	}
+)
+
+func (x LoginRequest_State) Enum() *LoginRequest_State {
+	p := new(LoginRequest_State)
+	*p = x
+	return p
+}
+
+func (x LoginRequest_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LoginRequest_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_gateway_v1_account_proto_enumTypes[4].Descriptor()
+}
+
+func (LoginRequest_State) Type() protoreflect.EnumType {
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[4]
+}
+
+func (x LoginRequest_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LoginRequest_State.Descriptor instead.
+func (LoginRequest_State) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{12, 0}
+}
+
 // What came of it.
 type ProofCheck_State int32
 
@@ -301,11 +358,11 @@ func (x ProofCheck_State) String() string {
 }
 
 func (ProofCheck_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_gateway_v1_account_proto_enumTypes[4].Descriptor()
+	return file_devpilot_gateway_v1_account_proto_enumTypes[5].Descriptor()
 }
 
 func (ProofCheck_State) Type() protoreflect.EnumType {
-	return &file_devpilot_gateway_v1_account_proto_enumTypes[4]
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[5]
 }
 
 func (x ProofCheck_State) Number() protoreflect.EnumNumber {
@@ -314,7 +371,7 @@ func (x ProofCheck_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProofCheck_State.Descriptor instead.
 func (ProofCheck_State) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{17, 0}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{18, 0}
 }
 
 // Role is a holder of the roles' names.
@@ -1403,6 +1460,97 @@ func (x *ApiKey) GetApps() []string {
 	return nil
 }
 
+// LoginRequest is a program that waits for a person to let it in.
+type LoginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the person compares with what the program shows.
+	UserCode string `protobuf:"bytes,1,opt,name=user_code,json=userCode,proto3" json:"user_code,omitempty"`
+	// What the program says that its machine is called; nobody has checked it.
+	ClientName string `protobuf:"bytes,2,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
+	// The address that it came from, as Devpilot saw it.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// When it was asked for.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Until when it can be decided and redeemed.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// How it stands.
+	State         LoginRequest_State `protobuf:"varint,6,opt,name=state,proto3,enum=devpilot.gateway.v1.LoginRequest_State" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginRequest) Reset() {
+	*x = LoginRequest{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginRequest) ProtoMessage() {}
+
+func (x *LoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginRequest.ProtoReflect.Descriptor instead.
+func (*LoginRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LoginRequest) GetUserCode() string {
+	if x != nil {
+		return x.UserCode
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetClientName() string {
+	if x != nil {
+		return x.ClientName
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *LoginRequest) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *LoginRequest) GetState() LoginRequest_State {
+	if x != nil {
+		return x.State
+	}
+	return LoginRequest_STATE_UNSPECIFIED
+}
+
 // ActivityRecord is one thing that somebody did.
 type ActivityRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1439,7 +1587,7 @@ type ActivityRecord struct {
 
 func (x *ActivityRecord) Reset() {
 	*x = ActivityRecord{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1599,7 @@ func (x *ActivityRecord) String() string {
 func (*ActivityRecord) ProtoMessage() {}
 
 func (x *ActivityRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1612,7 @@ func (x *ActivityRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityRecord.ProtoReflect.Descriptor instead.
 func (*ActivityRecord) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ActivityRecord) GetNumber() int32 {
@@ -1573,7 +1721,7 @@ type ActivityChange struct {
 
 func (x *ActivityChange) Reset() {
 	*x = ActivityChange{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[13]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1733,7 @@ func (x *ActivityChange) String() string {
 func (*ActivityChange) ProtoMessage() {}
 
 func (x *ActivityChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[13]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1746,7 @@ func (x *ActivityChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityChange.ProtoReflect.Descriptor instead.
 func (*ActivityChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ActivityChange) GetField() string {
@@ -1645,7 +1793,7 @@ type Info struct {
 
 func (x *Info) Reset() {
 	*x = Info{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[14]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1805,7 @@ func (x *Info) String() string {
 func (*Info) ProtoMessage() {}
 
 func (x *Info) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[14]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1818,7 @@ func (x *Info) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Info.ProtoReflect.Descriptor instead.
 func (*Info) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Info) GetVersion() string {
@@ -1735,7 +1883,7 @@ type SignInProvider struct {
 
 func (x *SignInProvider) Reset() {
 	*x = SignInProvider{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[15]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1895,7 @@ func (x *SignInProvider) String() string {
 func (*SignInProvider) ProtoMessage() {}
 
 func (x *SignInProvider) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[15]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1908,7 @@ func (x *SignInProvider) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInProvider.ProtoReflect.Descriptor instead.
 func (*SignInProvider) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SignInProvider) GetId() string {
@@ -1800,7 +1948,7 @@ type ProofReport struct {
 
 func (x *ProofReport) Reset() {
 	*x = ProofReport{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[16]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +1960,7 @@ func (x *ProofReport) String() string {
 func (*ProofReport) ProtoMessage() {}
 
 func (x *ProofReport) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[16]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +1973,7 @@ func (x *ProofReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProofReport.ProtoReflect.Descriptor instead.
 func (*ProofReport) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ProofReport) GetWorkspace() string {
@@ -1896,7 +2044,7 @@ type ProofCheck struct {
 
 func (x *ProofCheck) Reset() {
 	*x = ProofCheck{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[17]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2056,7 @@ func (x *ProofCheck) String() string {
 func (*ProofCheck) ProtoMessage() {}
 
 func (x *ProofCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[17]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2069,7 @@ func (x *ProofCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProofCheck.ProtoReflect.Descriptor instead.
 func (*ProofCheck) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProofCheck) GetName() string {
@@ -2090,7 +2238,23 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\x04READ\x10\x01\x12\n" +
 	"\n" +
 	"\x06DEPLOY\x10\x02\x12\t\n" +
-	"\x05ADMIN\x10\x03\"\xc0\x03\n" +
+	"\x05ADMIN\x10\x03\"\xf0\x02\n" +
+	"\fLoginRequest\x12\x1b\n" +
+	"\tuser_code\x18\x01 \x01(\tR\buserCode\x12\x1f\n" +
+	"\vclient_name\x18\x02 \x01(\tR\n" +
+	"clientName\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12@\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
+	"createTime\x12@\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
+	"expireTime\x12=\n" +
+	"\x05state\x18\x06 \x01(\x0e2'.devpilot.gateway.v1.LoginRequest.StateR\x05state\"E\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aPENDING\x10\x01\x12\f\n" +
+	"\bAPPROVED\x10\x02\x12\n" +
+	"\n" +
+	"\x06DENIED\x10\x03\"\xc0\x03\n" +
 	"\x0eActivityRecord\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x123\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12\x1f\n" +
@@ -2162,73 +2326,78 @@ func file_devpilot_gateway_v1_account_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_account_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_devpilot_gateway_v1_account_proto_goTypes = []any{
 	(Role_Name)(0),                // 0: devpilot.gateway.v1.Role.Name
 	(Workspace_State)(0),          // 1: devpilot.gateway.v1.Workspace.State
 	(Me_Kind)(0),                  // 2: devpilot.gateway.v1.Me.Kind
 	(ApiKey_Scope)(0),             // 3: devpilot.gateway.v1.ApiKey.Scope
-	(ProofCheck_State)(0),         // 4: devpilot.gateway.v1.ProofCheck.State
-	(*Role)(nil),                  // 5: devpilot.gateway.v1.Role
-	(*Workspace)(nil),             // 6: devpilot.gateway.v1.Workspace
-	(*WorkspaceDeletion)(nil),     // 7: devpilot.gateway.v1.WorkspaceDeletion
-	(*LeftWebhook)(nil),           // 8: devpilot.gateway.v1.LeftWebhook
-	(*DeletionPreview)(nil),       // 9: devpilot.gateway.v1.DeletionPreview
-	(*DeletedApp)(nil),            // 10: devpilot.gateway.v1.DeletedApp
-	(*DeletedWebhook)(nil),        // 11: devpilot.gateway.v1.DeletedWebhook
-	(*Me)(nil),                    // 12: devpilot.gateway.v1.Me
-	(*Member)(nil),                // 13: devpilot.gateway.v1.Member
-	(*Invitation)(nil),            // 14: devpilot.gateway.v1.Invitation
-	(*BrowserSession)(nil),        // 15: devpilot.gateway.v1.BrowserSession
-	(*ApiKey)(nil),                // 16: devpilot.gateway.v1.ApiKey
-	(*ActivityRecord)(nil),        // 17: devpilot.gateway.v1.ActivityRecord
-	(*ActivityChange)(nil),        // 18: devpilot.gateway.v1.ActivityChange
-	(*Info)(nil),                  // 19: devpilot.gateway.v1.Info
-	(*SignInProvider)(nil),        // 20: devpilot.gateway.v1.SignInProvider
-	(*ProofReport)(nil),           // 21: devpilot.gateway.v1.ProofReport
-	(*ProofCheck)(nil),            // 22: devpilot.gateway.v1.ProofCheck
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(LoginRequest_State)(0),       // 4: devpilot.gateway.v1.LoginRequest.State
+	(ProofCheck_State)(0),         // 5: devpilot.gateway.v1.ProofCheck.State
+	(*Role)(nil),                  // 6: devpilot.gateway.v1.Role
+	(*Workspace)(nil),             // 7: devpilot.gateway.v1.Workspace
+	(*WorkspaceDeletion)(nil),     // 8: devpilot.gateway.v1.WorkspaceDeletion
+	(*LeftWebhook)(nil),           // 9: devpilot.gateway.v1.LeftWebhook
+	(*DeletionPreview)(nil),       // 10: devpilot.gateway.v1.DeletionPreview
+	(*DeletedApp)(nil),            // 11: devpilot.gateway.v1.DeletedApp
+	(*DeletedWebhook)(nil),        // 12: devpilot.gateway.v1.DeletedWebhook
+	(*Me)(nil),                    // 13: devpilot.gateway.v1.Me
+	(*Member)(nil),                // 14: devpilot.gateway.v1.Member
+	(*Invitation)(nil),            // 15: devpilot.gateway.v1.Invitation
+	(*BrowserSession)(nil),        // 16: devpilot.gateway.v1.BrowserSession
+	(*ApiKey)(nil),                // 17: devpilot.gateway.v1.ApiKey
+	(*LoginRequest)(nil),          // 18: devpilot.gateway.v1.LoginRequest
+	(*ActivityRecord)(nil),        // 19: devpilot.gateway.v1.ActivityRecord
+	(*ActivityChange)(nil),        // 20: devpilot.gateway.v1.ActivityChange
+	(*Info)(nil),                  // 21: devpilot.gateway.v1.Info
+	(*SignInProvider)(nil),        // 22: devpilot.gateway.v1.SignInProvider
+	(*ProofReport)(nil),           // 23: devpilot.gateway.v1.ProofReport
+	(*ProofCheck)(nil),            // 24: devpilot.gateway.v1.ProofCheck
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_v1_account_proto_depIdxs = []int32{
 	0,  // 0: devpilot.gateway.v1.Workspace.role:type_name -> devpilot.gateway.v1.Role.Name
-	23, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
+	25, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: devpilot.gateway.v1.Workspace.state:type_name -> devpilot.gateway.v1.Workspace.State
-	7,  // 3: devpilot.gateway.v1.Workspace.deletion:type_name -> devpilot.gateway.v1.WorkspaceDeletion
-	23, // 4: devpilot.gateway.v1.WorkspaceDeletion.time:type_name -> google.protobuf.Timestamp
-	8,  // 5: devpilot.gateway.v1.WorkspaceDeletion.webhooks_left:type_name -> devpilot.gateway.v1.LeftWebhook
-	10, // 6: devpilot.gateway.v1.DeletionPreview.apps:type_name -> devpilot.gateway.v1.DeletedApp
-	11, // 7: devpilot.gateway.v1.DeletionPreview.webhooks:type_name -> devpilot.gateway.v1.DeletedWebhook
+	8,  // 3: devpilot.gateway.v1.Workspace.deletion:type_name -> devpilot.gateway.v1.WorkspaceDeletion
+	25, // 4: devpilot.gateway.v1.WorkspaceDeletion.time:type_name -> google.protobuf.Timestamp
+	9,  // 5: devpilot.gateway.v1.WorkspaceDeletion.webhooks_left:type_name -> devpilot.gateway.v1.LeftWebhook
+	11, // 6: devpilot.gateway.v1.DeletionPreview.apps:type_name -> devpilot.gateway.v1.DeletedApp
+	12, // 7: devpilot.gateway.v1.DeletionPreview.webhooks:type_name -> devpilot.gateway.v1.DeletedWebhook
 	2,  // 8: devpilot.gateway.v1.Me.kind:type_name -> devpilot.gateway.v1.Me.Kind
-	6,  // 9: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	23, // 10: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
-	16, // 11: devpilot.gateway.v1.Me.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	7,  // 9: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	25, // 10: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
+	17, // 11: devpilot.gateway.v1.Me.api_key:type_name -> devpilot.gateway.v1.ApiKey
 	0,  // 12: devpilot.gateway.v1.Member.role:type_name -> devpilot.gateway.v1.Role.Name
 	0,  // 13: devpilot.gateway.v1.Member.provider_role:type_name -> devpilot.gateway.v1.Role.Name
-	23, // 14: devpilot.gateway.v1.Member.create_time:type_name -> google.protobuf.Timestamp
+	25, // 14: devpilot.gateway.v1.Member.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 15: devpilot.gateway.v1.Invitation.role:type_name -> devpilot.gateway.v1.Role.Name
-	23, // 16: devpilot.gateway.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	23, // 17: devpilot.gateway.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	23, // 18: devpilot.gateway.v1.BrowserSession.create_time:type_name -> google.protobuf.Timestamp
-	23, // 19: devpilot.gateway.v1.BrowserSession.last_used_time:type_name -> google.protobuf.Timestamp
-	23, // 20: devpilot.gateway.v1.BrowserSession.end_time:type_name -> google.protobuf.Timestamp
+	25, // 16: devpilot.gateway.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	25, // 17: devpilot.gateway.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 18: devpilot.gateway.v1.BrowserSession.create_time:type_name -> google.protobuf.Timestamp
+	25, // 19: devpilot.gateway.v1.BrowserSession.last_used_time:type_name -> google.protobuf.Timestamp
+	25, // 20: devpilot.gateway.v1.BrowserSession.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 21: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
-	23, // 22: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	23, // 23: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	23, // 24: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 22: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	25, // 23: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	25, // 24: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
 	3,  // 25: devpilot.gateway.v1.ApiKey.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
-	23, // 26: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
-	18, // 27: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
-	23, // 28: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
-	20, // 29: devpilot.gateway.v1.Info.sign_in_providers:type_name -> devpilot.gateway.v1.SignInProvider
-	23, // 30: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
-	22, // 31: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
-	4,  // 32: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	25, // 26: devpilot.gateway.v1.LoginRequest.create_time:type_name -> google.protobuf.Timestamp
+	25, // 27: devpilot.gateway.v1.LoginRequest.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 28: devpilot.gateway.v1.LoginRequest.state:type_name -> devpilot.gateway.v1.LoginRequest.State
+	25, // 29: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
+	20, // 30: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
+	25, // 31: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
+	22, // 32: devpilot.gateway.v1.Info.sign_in_providers:type_name -> devpilot.gateway.v1.SignInProvider
+	25, // 33: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
+	24, // 34: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
+	5,  // 35: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_account_proto_init() }
@@ -2241,8 +2410,8 @@ func file_devpilot_gateway_v1_account_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_account_proto_rawDesc), len(file_devpilot_gateway_v1_account_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   18,
+			NumEnums:      6,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1597,6 +1597,556 @@ func (*DeleteApiKeyResponse) Descriptor() ([]byte, []int) {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{28}
 }
 
+// CreateLoginRequestRequest says who asks.
+type CreateLoginRequestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the program calls the machine that it runs on: a name for the person to recognise, 64 characters at most.
+	ClientName    string `protobuf:"bytes,1,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateLoginRequestRequest) Reset() {
+	*x = CreateLoginRequestRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateLoginRequestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateLoginRequestRequest) ProtoMessage() {}
+
+func (x *CreateLoginRequestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateLoginRequestRequest.ProtoReflect.Descriptor instead.
+func (*CreateLoginRequestRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CreateLoginRequestRequest) GetClientName() string {
+	if x != nil {
+		return x.ClientName
+	}
+	return ""
+}
+
+// CreateLoginRequestResponse is the request's two codes.
+type CreateLoginRequestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The program's secret, for RedeemLoginRequest alone; never shown, never in an address.
+	DeviceCode string `protobuf:"bytes,1,opt,name=device_code,json=deviceCode,proto3" json:"device_code,omitempty"`
+	// What the person compares, such as BCDF-GHJK.
+	UserCode string `protobuf:"bytes,2,opt,name=user_code,json=userCode,proto3" json:"user_code,omitempty"`
+	// The page on which the person decides; the user code is in it.
+	VerificationUrl string `protobuf:"bytes,3,opt,name=verification_url,json=verificationUrl,proto3" json:"verification_url,omitempty"`
+	// How long to wait before each question of what came of it, in seconds.
+	IntervalSeconds int32 `protobuf:"varint,4,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"`
+	// Until when it can be decided and redeemed.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateLoginRequestResponse) Reset() {
+	*x = CreateLoginRequestResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateLoginRequestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateLoginRequestResponse) ProtoMessage() {}
+
+func (x *CreateLoginRequestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateLoginRequestResponse.ProtoReflect.Descriptor instead.
+func (*CreateLoginRequestResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CreateLoginRequestResponse) GetDeviceCode() string {
+	if x != nil {
+		return x.DeviceCode
+	}
+	return ""
+}
+
+func (x *CreateLoginRequestResponse) GetUserCode() string {
+	if x != nil {
+		return x.UserCode
+	}
+	return ""
+}
+
+func (x *CreateLoginRequestResponse) GetVerificationUrl() string {
+	if x != nil {
+		return x.VerificationUrl
+	}
+	return ""
+}
+
+func (x *CreateLoginRequestResponse) GetIntervalSeconds() int32 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *CreateLoginRequestResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// RedeemLoginRequestRequest shows the program's secret.
+type RedeemLoginRequestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From CreateLoginRequest; never logged.
+	DeviceCode    string `protobuf:"bytes,1,opt,name=device_code,json=deviceCode,proto3" json:"device_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeemLoginRequestRequest) Reset() {
+	*x = RedeemLoginRequestRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeemLoginRequestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeemLoginRequestRequest) ProtoMessage() {}
+
+func (x *RedeemLoginRequestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeemLoginRequestRequest.ProtoReflect.Descriptor instead.
+func (*RedeemLoginRequestRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RedeemLoginRequestRequest) GetDeviceCode() string {
+	if x != nil {
+		return x.DeviceCode
+	}
+	return ""
+}
+
+// RedeemLoginRequestResponse is what came of it.
+type RedeemLoginRequestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether a person decided, and how. APPROVED and DENIED are told once.
+	State LoginRequest_State `protobuf:"varint,1,opt,name=state,proto3,enum=devpilot.gateway.v1.LoginRequest_State" json:"state,omitempty"`
+	// The key; only when it is APPROVED.
+	ApiKey *ApiKey `protobuf:"bytes,2,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	// What to send as "Authorization: Bearer …"; only when it is APPROVED, and shown only here.
+	Secret string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	// The workspace that the key is for; only when it is APPROVED.
+	Workspace     string `protobuf:"bytes,4,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeemLoginRequestResponse) Reset() {
+	*x = RedeemLoginRequestResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeemLoginRequestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeemLoginRequestResponse) ProtoMessage() {}
+
+func (x *RedeemLoginRequestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeemLoginRequestResponse.ProtoReflect.Descriptor instead.
+func (*RedeemLoginRequestResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RedeemLoginRequestResponse) GetState() LoginRequest_State {
+	if x != nil {
+		return x.State
+	}
+	return LoginRequest_STATE_UNSPECIFIED
+}
+
+func (x *RedeemLoginRequestResponse) GetApiKey() *ApiKey {
+	if x != nil {
+		return x.ApiKey
+	}
+	return nil
+}
+
+func (x *RedeemLoginRequestResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *RedeemLoginRequestResponse) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// GetLoginRequestRequest names a login request.
+type GetLoginRequestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user code, with or without its hyphen.
+	UserCode      string `protobuf:"bytes,1,opt,name=user_code,json=userCode,proto3" json:"user_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLoginRequestRequest) Reset() {
+	*x = GetLoginRequestRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLoginRequestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLoginRequestRequest) ProtoMessage() {}
+
+func (x *GetLoginRequestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLoginRequestRequest.ProtoReflect.Descriptor instead.
+func (*GetLoginRequestRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetLoginRequestRequest) GetUserCode() string {
+	if x != nil {
+		return x.UserCode
+	}
+	return ""
+}
+
+// GetLoginRequestResponse is the login request.
+type GetLoginRequestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The login request.
+	LoginRequest  *LoginRequest `protobuf:"bytes,1,opt,name=login_request,json=loginRequest,proto3" json:"login_request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLoginRequestResponse) Reset() {
+	*x = GetLoginRequestResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLoginRequestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLoginRequestResponse) ProtoMessage() {}
+
+func (x *GetLoginRequestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLoginRequestResponse.ProtoReflect.Descriptor instead.
+func (*GetLoginRequestResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *GetLoginRequestResponse) GetLoginRequest() *LoginRequest {
+	if x != nil {
+		return x.LoginRequest
+	}
+	return nil
+}
+
+// ApproveLoginRequestRequest says what the program gets.
+type ApproveLoginRequestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace that the key is for.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The user code, with or without its hyphen.
+	UserCode string `protobuf:"bytes,2,opt,name=user_code,json=userCode,proto3" json:"user_code,omitempty"`
+	// What the key may do; at most what the caller may. DEPLOY when absent.
+	Scope ApiKey_Scope `protobuf:"varint,3,opt,name=scope,proto3,enum=devpilot.gateway.v1.ApiKey_Scope" json:"scope,omitempty"`
+	// When the key stops working; never when absent.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveLoginRequestRequest) Reset() {
+	*x = ApproveLoginRequestRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveLoginRequestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveLoginRequestRequest) ProtoMessage() {}
+
+func (x *ApproveLoginRequestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveLoginRequestRequest.ProtoReflect.Descriptor instead.
+func (*ApproveLoginRequestRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ApproveLoginRequestRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ApproveLoginRequestRequest) GetUserCode() string {
+	if x != nil {
+		return x.UserCode
+	}
+	return ""
+}
+
+func (x *ApproveLoginRequestRequest) GetScope() ApiKey_Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return ApiKey_SCOPE_UNSPECIFIED
+}
+
+func (x *ApproveLoginRequestRequest) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// ApproveLoginRequestResponse is the login request.
+type ApproveLoginRequestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The login request, APPROVED.
+	LoginRequest  *LoginRequest `protobuf:"bytes,1,opt,name=login_request,json=loginRequest,proto3" json:"login_request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveLoginRequestResponse) Reset() {
+	*x = ApproveLoginRequestResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveLoginRequestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveLoginRequestResponse) ProtoMessage() {}
+
+func (x *ApproveLoginRequestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveLoginRequestResponse.ProtoReflect.Descriptor instead.
+func (*ApproveLoginRequestResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ApproveLoginRequestResponse) GetLoginRequest() *LoginRequest {
+	if x != nil {
+		return x.LoginRequest
+	}
+	return nil
+}
+
+// DenyLoginRequestRequest names a login request.
+type DenyLoginRequestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user code, with or without its hyphen.
+	UserCode      string `protobuf:"bytes,1,opt,name=user_code,json=userCode,proto3" json:"user_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenyLoginRequestRequest) Reset() {
+	*x = DenyLoginRequestRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenyLoginRequestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenyLoginRequestRequest) ProtoMessage() {}
+
+func (x *DenyLoginRequestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenyLoginRequestRequest.ProtoReflect.Descriptor instead.
+func (*DenyLoginRequestRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *DenyLoginRequestRequest) GetUserCode() string {
+	if x != nil {
+		return x.UserCode
+	}
+	return ""
+}
+
+// DenyLoginRequestResponse is the login request.
+type DenyLoginRequestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The login request, DENIED.
+	LoginRequest  *LoginRequest `protobuf:"bytes,1,opt,name=login_request,json=loginRequest,proto3" json:"login_request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenyLoginRequestResponse) Reset() {
+	*x = DenyLoginRequestResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenyLoginRequestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenyLoginRequestResponse) ProtoMessage() {}
+
+func (x *DenyLoginRequestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenyLoginRequestResponse.ProtoReflect.Descriptor instead.
+func (*DenyLoginRequestResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DenyLoginRequestResponse) GetLoginRequest() *LoginRequest {
+	if x != nil {
+		return x.LoginRequest
+	}
+	return nil
+}
+
 // ListActivityRequest asks for a page.
 type ListActivityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1622,7 +2172,7 @@ type ListActivityRequest struct {
 
 func (x *ListActivityRequest) Reset() {
 	*x = ListActivityRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +2184,7 @@ func (x *ListActivityRequest) String() string {
 func (*ListActivityRequest) ProtoMessage() {}
 
 func (x *ListActivityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +2197,7 @@ func (x *ListActivityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListActivityRequest.ProtoReflect.Descriptor instead.
 func (*ListActivityRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{29}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListActivityRequest) GetWorkspace() string {
@@ -1719,7 +2269,7 @@ type ListActivityResponse struct {
 
 func (x *ListActivityResponse) Reset() {
 	*x = ListActivityResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +2281,7 @@ func (x *ListActivityResponse) String() string {
 func (*ListActivityResponse) ProtoMessage() {}
 
 func (x *ListActivityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +2294,7 @@ func (x *ListActivityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListActivityResponse.ProtoReflect.Descriptor instead.
 func (*ListActivityResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{30}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListActivityResponse) GetActivity() []*ActivityRecord {
@@ -1776,7 +2326,7 @@ type ListNotificationTargetsRequest struct {
 
 func (x *ListNotificationTargetsRequest) Reset() {
 	*x = ListNotificationTargetsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +2338,7 @@ func (x *ListNotificationTargetsRequest) String() string {
 func (*ListNotificationTargetsRequest) ProtoMessage() {}
 
 func (x *ListNotificationTargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +2351,7 @@ func (x *ListNotificationTargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationTargetsRequest.ProtoReflect.Descriptor instead.
 func (*ListNotificationTargetsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{31}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListNotificationTargetsRequest) GetWorkspace() string {
@@ -1840,7 +2390,7 @@ type ListNotificationTargetsResponse struct {
 
 func (x *ListNotificationTargetsResponse) Reset() {
 	*x = ListNotificationTargetsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2402,7 @@ func (x *ListNotificationTargetsResponse) String() string {
 func (*ListNotificationTargetsResponse) ProtoMessage() {}
 
 func (x *ListNotificationTargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2415,7 @@ func (x *ListNotificationTargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationTargetsResponse.ProtoReflect.Descriptor instead.
 func (*ListNotificationTargetsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{32}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListNotificationTargetsResponse) GetTargets() []*NotificationTarget {
@@ -1902,7 +2452,7 @@ type GetNotificationTargetRequest struct {
 
 func (x *GetNotificationTargetRequest) Reset() {
 	*x = GetNotificationTargetRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2464,7 @@ func (x *GetNotificationTargetRequest) String() string {
 func (*GetNotificationTargetRequest) ProtoMessage() {}
 
 func (x *GetNotificationTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2477,7 @@ func (x *GetNotificationTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNotificationTargetRequest.ProtoReflect.Descriptor instead.
 func (*GetNotificationTargetRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{33}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetNotificationTargetRequest) GetWorkspace() string {
@@ -1955,7 +2505,7 @@ type GetNotificationTargetResponse struct {
 
 func (x *GetNotificationTargetResponse) Reset() {
 	*x = GetNotificationTargetResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2517,7 @@ func (x *GetNotificationTargetResponse) String() string {
 func (*GetNotificationTargetResponse) ProtoMessage() {}
 
 func (x *GetNotificationTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2530,7 @@ func (x *GetNotificationTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNotificationTargetResponse.ProtoReflect.Descriptor instead.
 func (*GetNotificationTargetResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{34}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetNotificationTargetResponse) GetTarget() *NotificationTarget {
@@ -2007,7 +2557,7 @@ type CreateNotificationTargetRequest struct {
 
 func (x *CreateNotificationTargetRequest) Reset() {
 	*x = CreateNotificationTargetRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2569,7 @@ func (x *CreateNotificationTargetRequest) String() string {
 func (*CreateNotificationTargetRequest) ProtoMessage() {}
 
 func (x *CreateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2582,7 @@ func (x *CreateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNotificationTargetRequest.ProtoReflect.Descriptor instead.
 func (*CreateNotificationTargetRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{35}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateNotificationTargetRequest) GetWorkspace() string {
@@ -2076,7 +2626,7 @@ type CreateNotificationTargetResponse struct {
 
 func (x *CreateNotificationTargetResponse) Reset() {
 	*x = CreateNotificationTargetResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2638,7 @@ func (x *CreateNotificationTargetResponse) String() string {
 func (*CreateNotificationTargetResponse) ProtoMessage() {}
 
 func (x *CreateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2651,7 @@ func (x *CreateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNotificationTargetResponse.ProtoReflect.Descriptor instead.
 func (*CreateNotificationTargetResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{36}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateNotificationTargetResponse) GetTarget() *NotificationTarget {
@@ -2138,7 +2688,7 @@ type UpdateNotificationTargetRequest struct {
 
 func (x *UpdateNotificationTargetRequest) Reset() {
 	*x = UpdateNotificationTargetRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2700,7 @@ func (x *UpdateNotificationTargetRequest) String() string {
 func (*UpdateNotificationTargetRequest) ProtoMessage() {}
 
 func (x *UpdateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2713,7 @@ func (x *UpdateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNotificationTargetRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNotificationTargetRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{37}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *UpdateNotificationTargetRequest) GetWorkspace() string {
@@ -2212,7 +2762,7 @@ type UpdateNotificationTargetResponse struct {
 
 func (x *UpdateNotificationTargetResponse) Reset() {
 	*x = UpdateNotificationTargetResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2774,7 @@ func (x *UpdateNotificationTargetResponse) String() string {
 func (*UpdateNotificationTargetResponse) ProtoMessage() {}
 
 func (x *UpdateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2787,7 @@ func (x *UpdateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNotificationTargetResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNotificationTargetResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{38}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UpdateNotificationTargetResponse) GetTarget() *NotificationTarget {
@@ -2262,7 +2812,7 @@ type DeleteNotificationTargetRequest struct {
 
 func (x *DeleteNotificationTargetRequest) Reset() {
 	*x = DeleteNotificationTargetRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2824,7 @@ func (x *DeleteNotificationTargetRequest) String() string {
 func (*DeleteNotificationTargetRequest) ProtoMessage() {}
 
 func (x *DeleteNotificationTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2837,7 @@ func (x *DeleteNotificationTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNotificationTargetRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNotificationTargetRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{39}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeleteNotificationTargetRequest) GetWorkspace() string {
@@ -2320,7 +2870,7 @@ type DeleteNotificationTargetResponse struct {
 
 func (x *DeleteNotificationTargetResponse) Reset() {
 	*x = DeleteNotificationTargetResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2882,7 @@ func (x *DeleteNotificationTargetResponse) String() string {
 func (*DeleteNotificationTargetResponse) ProtoMessage() {}
 
 func (x *DeleteNotificationTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2895,7 @@ func (x *DeleteNotificationTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNotificationTargetResponse.ProtoReflect.Descriptor instead.
 func (*DeleteNotificationTargetResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{40}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{50}
 }
 
 // SendTestNotificationRequest names a target.
@@ -2363,7 +2913,7 @@ type SendTestNotificationRequest struct {
 
 func (x *SendTestNotificationRequest) Reset() {
 	*x = SendTestNotificationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2925,7 @@ func (x *SendTestNotificationRequest) String() string {
 func (*SendTestNotificationRequest) ProtoMessage() {}
 
 func (x *SendTestNotificationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2938,7 @@ func (x *SendTestNotificationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendTestNotificationRequest.ProtoReflect.Descriptor instead.
 func (*SendTestNotificationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{41}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SendTestNotificationRequest) GetWorkspace() string {
@@ -2423,7 +2973,7 @@ type SendTestNotificationResponse struct {
 
 func (x *SendTestNotificationResponse) Reset() {
 	*x = SendTestNotificationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2985,7 @@ func (x *SendTestNotificationResponse) String() string {
 func (*SendTestNotificationResponse) ProtoMessage() {}
 
 func (x *SendTestNotificationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2998,7 @@ func (x *SendTestNotificationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendTestNotificationResponse.ProtoReflect.Descriptor instead.
 func (*SendTestNotificationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{42}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SendTestNotificationResponse) GetAttempt() *NotificationAttempt {
@@ -2473,7 +3023,7 @@ type RotateNotificationSecretRequest struct {
 
 func (x *RotateNotificationSecretRequest) Reset() {
 	*x = RotateNotificationSecretRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2485,7 +3035,7 @@ func (x *RotateNotificationSecretRequest) String() string {
 func (*RotateNotificationSecretRequest) ProtoMessage() {}
 
 func (x *RotateNotificationSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2498,7 +3048,7 @@ func (x *RotateNotificationSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateNotificationSecretRequest.ProtoReflect.Descriptor instead.
 func (*RotateNotificationSecretRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{43}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RotateNotificationSecretRequest) GetWorkspace() string {
@@ -2535,7 +3085,7 @@ type RotateNotificationSecretResponse struct {
 
 func (x *RotateNotificationSecretResponse) Reset() {
 	*x = RotateNotificationSecretResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +3097,7 @@ func (x *RotateNotificationSecretResponse) String() string {
 func (*RotateNotificationSecretResponse) ProtoMessage() {}
 
 func (x *RotateNotificationSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +3110,7 @@ func (x *RotateNotificationSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateNotificationSecretResponse.ProtoReflect.Descriptor instead.
 func (*RotateNotificationSecretResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{44}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RotateNotificationSecretResponse) GetTarget() *NotificationTarget {
@@ -2594,7 +3144,7 @@ type ListNotificationAttemptsRequest struct {
 
 func (x *ListNotificationAttemptsRequest) Reset() {
 	*x = ListNotificationAttemptsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +3156,7 @@ func (x *ListNotificationAttemptsRequest) String() string {
 func (*ListNotificationAttemptsRequest) ProtoMessage() {}
 
 func (x *ListNotificationAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +3169,7 @@ func (x *ListNotificationAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListNotificationAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{45}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListNotificationAttemptsRequest) GetWorkspace() string {
@@ -2665,7 +3215,7 @@ type ListNotificationAttemptsResponse struct {
 
 func (x *ListNotificationAttemptsResponse) Reset() {
 	*x = ListNotificationAttemptsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +3227,7 @@ func (x *ListNotificationAttemptsResponse) String() string {
 func (*ListNotificationAttemptsResponse) ProtoMessage() {}
 
 func (x *ListNotificationAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +3240,7 @@ func (x *ListNotificationAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListNotificationAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{46}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListNotificationAttemptsResponse) GetAttempts() []*NotificationAttempt {
@@ -2723,7 +3273,7 @@ type GetInfoRequest struct {
 
 func (x *GetInfoRequest) Reset() {
 	*x = GetInfoRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +3285,7 @@ func (x *GetInfoRequest) String() string {
 func (*GetInfoRequest) ProtoMessage() {}
 
 func (x *GetInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +3298,7 @@ func (x *GetInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetInfoRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{47}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{57}
 }
 
 // GetInfoResponse is the installation.
@@ -2762,7 +3312,7 @@ type GetInfoResponse struct {
 
 func (x *GetInfoResponse) Reset() {
 	*x = GetInfoResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3324,7 @@ func (x *GetInfoResponse) String() string {
 func (*GetInfoResponse) ProtoMessage() {}
 
 func (x *GetInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3337,7 @@ func (x *GetInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetInfoResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{48}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetInfoResponse) GetInfo() *Info {
@@ -2808,7 +3358,7 @@ type ProveIntegrationRequest struct {
 
 func (x *ProveIntegrationRequest) Reset() {
 	*x = ProveIntegrationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +3370,7 @@ func (x *ProveIntegrationRequest) String() string {
 func (*ProveIntegrationRequest) ProtoMessage() {}
 
 func (x *ProveIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +3383,7 @@ func (x *ProveIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*ProveIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{49}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ProveIntegrationRequest) GetWorkspace() string {
@@ -2854,7 +3404,7 @@ type ProveIntegrationResponse struct {
 
 func (x *ProveIntegrationResponse) Reset() {
 	*x = ProveIntegrationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +3416,7 @@ func (x *ProveIntegrationResponse) String() string {
 func (*ProveIntegrationResponse) ProtoMessage() {}
 
 func (x *ProveIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2879,7 +3429,7 @@ func (x *ProveIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*ProveIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{50}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ProveIntegrationResponse) GetReport() *ProofReport {
@@ -2904,7 +3454,7 @@ type RunProofRequest struct {
 
 func (x *RunProofRequest) Reset() {
 	*x = RunProofRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2916,7 +3466,7 @@ func (x *RunProofRequest) String() string {
 func (*RunProofRequest) ProtoMessage() {}
 
 func (x *RunProofRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +3479,7 @@ func (x *RunProofRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProofRequest.ProtoReflect.Descriptor instead.
 func (*RunProofRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{51}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RunProofRequest) GetWorkspace() string {
@@ -2964,7 +3514,7 @@ type RunProofResponse struct {
 
 func (x *RunProofResponse) Reset() {
 	*x = RunProofResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2976,7 +3526,7 @@ func (x *RunProofResponse) String() string {
 func (*RunProofResponse) ProtoMessage() {}
 
 func (x *RunProofResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2989,7 +3539,7 @@ func (x *RunProofResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProofResponse.ProtoReflect.Descriptor instead.
 func (*RunProofResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{52}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RunProofResponse) GetReport() *ProofReport {
@@ -3010,7 +3560,7 @@ type GetProofRequest struct {
 
 func (x *GetProofRequest) Reset() {
 	*x = GetProofRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3572,7 @@ func (x *GetProofRequest) String() string {
 func (*GetProofRequest) ProtoMessage() {}
 
 func (x *GetProofRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3585,7 @@ func (x *GetProofRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProofRequest.ProtoReflect.Descriptor instead.
 func (*GetProofRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{53}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetProofRequest) GetWorkspace() string {
@@ -3056,7 +3606,7 @@ type GetProofResponse struct {
 
 func (x *GetProofResponse) Reset() {
 	*x = GetProofResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +3618,7 @@ func (x *GetProofResponse) String() string {
 func (*GetProofResponse) ProtoMessage() {}
 
 func (x *GetProofResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3631,7 @@ func (x *GetProofResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProofResponse.ProtoReflect.Descriptor instead.
 func (*GetProofResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{54}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GetProofResponse) GetReport() *ProofReport {
@@ -3100,7 +3650,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3662,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3675,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{55}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{65}
 }
 
 // ListSessionsResponse is the sessions.
@@ -3139,7 +3689,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3701,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3714,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{56}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*BrowserSession {
@@ -3185,7 +3735,7 @@ type EndSessionRequest struct {
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3197,7 +3747,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3210,7 +3760,7 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{57}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *EndSessionRequest) GetSession() string {
@@ -3229,7 +3779,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3791,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3804,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{58}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{68}
 }
 
 // ListMembersRequest asks for a page.
@@ -3272,7 +3822,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3834,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3847,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{59}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListMembersRequest) GetWorkspace() string {
@@ -3334,7 +3884,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3896,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3909,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{60}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -3393,7 +3943,7 @@ type SetMemberRoleRequest struct {
 
 func (x *SetMemberRoleRequest) Reset() {
 	*x = SetMemberRoleRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3955,7 @@ func (x *SetMemberRoleRequest) String() string {
 func (*SetMemberRoleRequest) ProtoMessage() {}
 
 func (x *SetMemberRoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3968,7 @@ func (x *SetMemberRoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMemberRoleRequest.ProtoReflect.Descriptor instead.
 func (*SetMemberRoleRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{61}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *SetMemberRoleRequest) GetWorkspace() string {
@@ -3460,7 +4010,7 @@ type SetMemberRoleResponse struct {
 
 func (x *SetMemberRoleResponse) Reset() {
 	*x = SetMemberRoleResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3472,7 +4022,7 @@ func (x *SetMemberRoleResponse) String() string {
 func (*SetMemberRoleResponse) ProtoMessage() {}
 
 func (x *SetMemberRoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3485,7 +4035,7 @@ func (x *SetMemberRoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMemberRoleResponse.ProtoReflect.Descriptor instead.
 func (*SetMemberRoleResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{62}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SetMemberRoleResponse) GetMember() *Member {
@@ -3508,7 +4058,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3520,7 +4070,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3533,7 +4083,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{63}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RemoveMemberRequest) GetWorkspace() string {
@@ -3561,7 +4111,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +4123,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +4136,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{64}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RemoveMemberResponse) GetMember() *Member {
@@ -3609,7 +4159,7 @@ type ListMemberSessionsRequest struct {
 
 func (x *ListMemberSessionsRequest) Reset() {
 	*x = ListMemberSessionsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3621,7 +4171,7 @@ func (x *ListMemberSessionsRequest) String() string {
 func (*ListMemberSessionsRequest) ProtoMessage() {}
 
 func (x *ListMemberSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3634,7 +4184,7 @@ func (x *ListMemberSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMemberSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListMemberSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{65}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListMemberSessionsRequest) GetWorkspace() string {
@@ -3662,7 +4212,7 @@ type ListMemberSessionsResponse struct {
 
 func (x *ListMemberSessionsResponse) Reset() {
 	*x = ListMemberSessionsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3674,7 +4224,7 @@ func (x *ListMemberSessionsResponse) String() string {
 func (*ListMemberSessionsResponse) ProtoMessage() {}
 
 func (x *ListMemberSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3687,7 +4237,7 @@ func (x *ListMemberSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMemberSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListMemberSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{66}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListMemberSessionsResponse) GetSessions() []*BrowserSession {
@@ -3712,7 +4262,7 @@ type EndMemberSessionRequest struct {
 
 func (x *EndMemberSessionRequest) Reset() {
 	*x = EndMemberSessionRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3724,7 +4274,7 @@ func (x *EndMemberSessionRequest) String() string {
 func (*EndMemberSessionRequest) ProtoMessage() {}
 
 func (x *EndMemberSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3737,7 +4287,7 @@ func (x *EndMemberSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndMemberSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndMemberSessionRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{67}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *EndMemberSessionRequest) GetWorkspace() string {
@@ -3772,7 +4322,7 @@ type EndMemberSessionResponse struct {
 
 func (x *EndMemberSessionResponse) Reset() {
 	*x = EndMemberSessionResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +4334,7 @@ func (x *EndMemberSessionResponse) String() string {
 func (*EndMemberSessionResponse) ProtoMessage() {}
 
 func (x *EndMemberSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +4347,7 @@ func (x *EndMemberSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndMemberSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndMemberSessionResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{68}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *EndMemberSessionResponse) GetMember() *Member {
@@ -3818,7 +4368,7 @@ type ListInvitationsRequest struct {
 
 func (x *ListInvitationsRequest) Reset() {
 	*x = ListInvitationsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3830,7 +4380,7 @@ func (x *ListInvitationsRequest) String() string {
 func (*ListInvitationsRequest) ProtoMessage() {}
 
 func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3843,7 +4393,7 @@ func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{69}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListInvitationsRequest) GetWorkspace() string {
@@ -3864,7 +4414,7 @@ type ListInvitationsResponse struct {
 
 func (x *ListInvitationsResponse) Reset() {
 	*x = ListInvitationsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3876,7 +4426,7 @@ func (x *ListInvitationsResponse) String() string {
 func (*ListInvitationsResponse) ProtoMessage() {}
 
 func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3889,7 +4439,7 @@ func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{70}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListInvitationsResponse) GetInvitations() []*Invitation {
@@ -3918,7 +4468,7 @@ type CreateInvitationRequest struct {
 
 func (x *CreateInvitationRequest) Reset() {
 	*x = CreateInvitationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3930,7 +4480,7 @@ func (x *CreateInvitationRequest) String() string {
 func (*CreateInvitationRequest) ProtoMessage() {}
 
 func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3943,7 +4493,7 @@ func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInvitationRequest.ProtoReflect.Descriptor instead.
 func (*CreateInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{71}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *CreateInvitationRequest) GetWorkspace() string {
@@ -3994,7 +4544,7 @@ type CreateInvitationResponse struct {
 
 func (x *CreateInvitationResponse) Reset() {
 	*x = CreateInvitationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4006,7 +4556,7 @@ func (x *CreateInvitationResponse) String() string {
 func (*CreateInvitationResponse) ProtoMessage() {}
 
 func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4019,7 +4569,7 @@ func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInvitationResponse.ProtoReflect.Descriptor instead.
 func (*CreateInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{72}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *CreateInvitationResponse) GetInvitation() *Invitation {
@@ -4049,7 +4599,7 @@ type DeleteInvitationRequest struct {
 
 func (x *DeleteInvitationRequest) Reset() {
 	*x = DeleteInvitationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4061,7 +4611,7 @@ func (x *DeleteInvitationRequest) String() string {
 func (*DeleteInvitationRequest) ProtoMessage() {}
 
 func (x *DeleteInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4074,7 +4624,7 @@ func (x *DeleteInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInvitationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{73}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *DeleteInvitationRequest) GetWorkspace() string {
@@ -4100,7 +4650,7 @@ type DeleteInvitationResponse struct {
 
 func (x *DeleteInvitationResponse) Reset() {
 	*x = DeleteInvitationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4112,7 +4662,7 @@ func (x *DeleteInvitationResponse) String() string {
 func (*DeleteInvitationResponse) ProtoMessage() {}
 
 func (x *DeleteInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4125,7 +4675,7 @@ func (x *DeleteInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInvitationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{74}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{84}
 }
 
 var File_devpilot_gateway_v1_gateway_service_proto protoreflect.FileDescriptor
@@ -4229,7 +4779,42 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x13DeleteApiKeyRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1c\n" +
 	"\aapi_key\x18\x02 \x01(\tB\x03\xe0A\x02R\x06apiKey\"\x16\n" +
-	"\x14DeleteApiKeyResponse\"\x9a\x02\n" +
+	"\x14DeleteApiKeyResponse\"<\n" +
+	"\x19CreateLoginRequestRequest\x12\x1f\n" +
+	"\vclient_name\x18\x01 \x01(\tR\n" +
+	"clientName\"\xf2\x01\n" +
+	"\x1aCreateLoginRequestResponse\x12\x1f\n" +
+	"\vdevice_code\x18\x01 \x01(\tR\n" +
+	"deviceCode\x12\x1b\n" +
+	"\tuser_code\x18\x02 \x01(\tR\buserCode\x12)\n" +
+	"\x10verification_url\x18\x03 \x01(\tR\x0fverificationUrl\x12)\n" +
+	"\x10interval_seconds\x18\x04 \x01(\x05R\x0fintervalSeconds\x12@\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
+	"expireTime\"A\n" +
+	"\x19RedeemLoginRequestRequest\x12$\n" +
+	"\vdevice_code\x18\x01 \x01(\tB\x03\xe0A\x02R\n" +
+	"deviceCode\"\xd6\x01\n" +
+	"\x1aRedeemLoginRequestResponse\x12=\n" +
+	"\x05state\x18\x01 \x01(\x0e2'.devpilot.gateway.v1.LoginRequest.StateR\x05state\x129\n" +
+	"\aapi_key\x18\x02 \x01(\v2\x1b.devpilot.gateway.v1.ApiKeyB\x03\xe0A\x01R\x06apiKey\x12\x1b\n" +
+	"\x06secret\x18\x03 \x01(\tB\x03\xe0A\x01R\x06secret\x12!\n" +
+	"\tworkspace\x18\x04 \x01(\tB\x03\xe0A\x01R\tworkspace\":\n" +
+	"\x16GetLoginRequestRequest\x12 \n" +
+	"\tuser_code\x18\x01 \x01(\tB\x03\xe0A\x02R\buserCode\"a\n" +
+	"\x17GetLoginRequestResponse\x12F\n" +
+	"\rlogin_request\x18\x01 \x01(\v2!.devpilot.gateway.v1.LoginRequestR\floginRequest\"\xd7\x01\n" +
+	"\x1aApproveLoginRequestRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12 \n" +
+	"\tuser_code\x18\x02 \x01(\tB\x03\xe0A\x02R\buserCode\x127\n" +
+	"\x05scope\x18\x03 \x01(\x0e2!.devpilot.gateway.v1.ApiKey.ScopeR\x05scope\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"e\n" +
+	"\x1bApproveLoginRequestResponse\x12F\n" +
+	"\rlogin_request\x18\x01 \x01(\v2!.devpilot.gateway.v1.LoginRequestR\floginRequest\";\n" +
+	"\x17DenyLoginRequestRequest\x12 \n" +
+	"\tuser_code\x18\x01 \x01(\tB\x03\xe0A\x02R\buserCode\"b\n" +
+	"\x18DenyLoginRequestResponse\x12F\n" +
+	"\rlogin_request\x18\x01 \x01(\v2!.devpilot.gateway.v1.LoginRequestR\floginRequest\"\x9a\x02\n" +
 	"\x13ListActivityRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -4382,7 +4967,7 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\n" +
 	"invitation\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
 	"invitation\"\x1a\n" +
-	"\x18DeleteInvitationResponse2\xa10\n" +
+	"\x18DeleteInvitationResponse2\xff6\n" +
 	"\x0eGatewayService\x12e\n" +
 	"\x05GetMe\x12!.devpilot.gateway.v1.GetMeRequest\x1a\".devpilot.gateway.v1.GetMeResponse\"\x15\x82\xd3\xe4\x93\x02\fb\x02me\x12\x06/v1/me\x90\x02\x01\x12\x82\x01\n" +
 	"\rCreateSession\x12).devpilot.gateway.v1.CreateSessionRequest\x1a*.devpilot.gateway.v1.CreateSessionResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x02me\"\v/v1/session\x12~\n" +
@@ -4412,6 +4997,11 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\vListApiKeys\x12'.devpilot.gateway.v1.ListApiKeysRequest\x1a(.devpilot.gateway.v1.ListApiKeysResponse\"-\x82\xd3\xe4\x93\x02$\x12\"/v1/workspaces/{workspace}/apiKeys\x90\x02\x01\x12\x92\x01\n" +
 	"\fCreateApiKey\x12(.devpilot.gateway.v1.CreateApiKeyRequest\x1a).devpilot.gateway.v1.CreateApiKeyResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/workspaces/{workspace}/apiKeys\x12\x9c\x01\n" +
 	"\fDeleteApiKey\x12(.devpilot.gateway.v1.DeleteApiKeyRequest\x1a).devpilot.gateway.v1.DeleteApiKeyResponse\"7\x82\xd3\xe4\x93\x02.*,/v1/workspaces/{workspace}/apiKeys/{api_key}\x90\x02\x02\x12\x93\x01\n" +
+	"\x12CreateLoginRequest\x12..devpilot.gateway.v1.CreateLoginRequestRequest\x1a/.devpilot.gateway.v1.CreateLoginRequestResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/loginRequests\x12\x9a\x01\n" +
+	"\x12RedeemLoginRequest\x12..devpilot.gateway.v1.RedeemLoginRequestRequest\x1a/.devpilot.gateway.v1.RedeemLoginRequestResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/loginRequests:redeem\x12\xa5\x01\n" +
+	"\x0fGetLoginRequest\x12+.devpilot.gateway.v1.GetLoginRequestRequest\x1a,.devpilot.gateway.v1.GetLoginRequestResponse\"7\x82\xd3\xe4\x93\x02.b\rlogin_request\x12\x1d/v1/loginRequests/{user_code}\x90\x02\x01\x12\xd0\x01\n" +
+	"\x13ApproveLoginRequest\x12/.devpilot.gateway.v1.ApproveLoginRequestRequest\x1a0.devpilot.gateway.v1.ApproveLoginRequestResponse\"V\x82\xd3\xe4\x93\x02P:\x01*b\rlogin_request\"</v1/workspaces/{workspace}/loginRequests/{user_code}:approve\x12\xad\x01\n" +
+	"\x10DenyLoginRequest\x12,.devpilot.gateway.v1.DenyLoginRequestRequest\x1a-.devpilot.gateway.v1.DenyLoginRequestResponse\"<\x82\xd3\xe4\x93\x026:\x01*b\rlogin_request\"\"/v1/loginRequests/{user_code}:deny\x12\x93\x01\n" +
 	"\fListActivity\x12(.devpilot.gateway.v1.ListActivityRequest\x1a).devpilot.gateway.v1.ListActivityResponse\".\x82\xd3\xe4\x93\x02%\x12#/v1/workspaces/{workspace}/activity\x90\x02\x01\x12\xbf\x01\n" +
 	"\x17ListNotificationTargets\x123.devpilot.gateway.v1.ListNotificationTargetsRequest\x1a4.devpilot.gateway.v1.ListNotificationTargetsResponse\"9\x82\xd3\xe4\x93\x020\x12./v1/workspaces/{workspace}/notificationTargets\x90\x02\x01\x12\xca\x01\n" +
 	"\x15GetNotificationTarget\x121.devpilot.gateway.v1.GetNotificationTargetRequest\x1a2.devpilot.gateway.v1.GetNotificationTargetResponse\"J\x82\xd3\xe4\x93\x02Ab\x06target\x127/v1/workspaces/{workspace}/notificationTargets/{target}\x90\x02\x01\x12\xc2\x01\n" +
@@ -4436,7 +5026,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*GetMeRequest)(nil),                     // 0: devpilot.gateway.v1.GetMeRequest
 	(*GetMeResponse)(nil),                    // 1: devpilot.gateway.v1.GetMeResponse
@@ -4467,197 +5057,227 @@ var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*CreateApiKeyResponse)(nil),             // 26: devpilot.gateway.v1.CreateApiKeyResponse
 	(*DeleteApiKeyRequest)(nil),              // 27: devpilot.gateway.v1.DeleteApiKeyRequest
 	(*DeleteApiKeyResponse)(nil),             // 28: devpilot.gateway.v1.DeleteApiKeyResponse
-	(*ListActivityRequest)(nil),              // 29: devpilot.gateway.v1.ListActivityRequest
-	(*ListActivityResponse)(nil),             // 30: devpilot.gateway.v1.ListActivityResponse
-	(*ListNotificationTargetsRequest)(nil),   // 31: devpilot.gateway.v1.ListNotificationTargetsRequest
-	(*ListNotificationTargetsResponse)(nil),  // 32: devpilot.gateway.v1.ListNotificationTargetsResponse
-	(*GetNotificationTargetRequest)(nil),     // 33: devpilot.gateway.v1.GetNotificationTargetRequest
-	(*GetNotificationTargetResponse)(nil),    // 34: devpilot.gateway.v1.GetNotificationTargetResponse
-	(*CreateNotificationTargetRequest)(nil),  // 35: devpilot.gateway.v1.CreateNotificationTargetRequest
-	(*CreateNotificationTargetResponse)(nil), // 36: devpilot.gateway.v1.CreateNotificationTargetResponse
-	(*UpdateNotificationTargetRequest)(nil),  // 37: devpilot.gateway.v1.UpdateNotificationTargetRequest
-	(*UpdateNotificationTargetResponse)(nil), // 38: devpilot.gateway.v1.UpdateNotificationTargetResponse
-	(*DeleteNotificationTargetRequest)(nil),  // 39: devpilot.gateway.v1.DeleteNotificationTargetRequest
-	(*DeleteNotificationTargetResponse)(nil), // 40: devpilot.gateway.v1.DeleteNotificationTargetResponse
-	(*SendTestNotificationRequest)(nil),      // 41: devpilot.gateway.v1.SendTestNotificationRequest
-	(*SendTestNotificationResponse)(nil),     // 42: devpilot.gateway.v1.SendTestNotificationResponse
-	(*RotateNotificationSecretRequest)(nil),  // 43: devpilot.gateway.v1.RotateNotificationSecretRequest
-	(*RotateNotificationSecretResponse)(nil), // 44: devpilot.gateway.v1.RotateNotificationSecretResponse
-	(*ListNotificationAttemptsRequest)(nil),  // 45: devpilot.gateway.v1.ListNotificationAttemptsRequest
-	(*ListNotificationAttemptsResponse)(nil), // 46: devpilot.gateway.v1.ListNotificationAttemptsResponse
-	(*GetInfoRequest)(nil),                   // 47: devpilot.gateway.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),                  // 48: devpilot.gateway.v1.GetInfoResponse
-	(*ProveIntegrationRequest)(nil),          // 49: devpilot.gateway.v1.ProveIntegrationRequest
-	(*ProveIntegrationResponse)(nil),         // 50: devpilot.gateway.v1.ProveIntegrationResponse
-	(*RunProofRequest)(nil),                  // 51: devpilot.gateway.v1.RunProofRequest
-	(*RunProofResponse)(nil),                 // 52: devpilot.gateway.v1.RunProofResponse
-	(*GetProofRequest)(nil),                  // 53: devpilot.gateway.v1.GetProofRequest
-	(*GetProofResponse)(nil),                 // 54: devpilot.gateway.v1.GetProofResponse
-	(*ListSessionsRequest)(nil),              // 55: devpilot.gateway.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),             // 56: devpilot.gateway.v1.ListSessionsResponse
-	(*EndSessionRequest)(nil),                // 57: devpilot.gateway.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),               // 58: devpilot.gateway.v1.EndSessionResponse
-	(*ListMembersRequest)(nil),               // 59: devpilot.gateway.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),              // 60: devpilot.gateway.v1.ListMembersResponse
-	(*SetMemberRoleRequest)(nil),             // 61: devpilot.gateway.v1.SetMemberRoleRequest
-	(*SetMemberRoleResponse)(nil),            // 62: devpilot.gateway.v1.SetMemberRoleResponse
-	(*RemoveMemberRequest)(nil),              // 63: devpilot.gateway.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),             // 64: devpilot.gateway.v1.RemoveMemberResponse
-	(*ListMemberSessionsRequest)(nil),        // 65: devpilot.gateway.v1.ListMemberSessionsRequest
-	(*ListMemberSessionsResponse)(nil),       // 66: devpilot.gateway.v1.ListMemberSessionsResponse
-	(*EndMemberSessionRequest)(nil),          // 67: devpilot.gateway.v1.EndMemberSessionRequest
-	(*EndMemberSessionResponse)(nil),         // 68: devpilot.gateway.v1.EndMemberSessionResponse
-	(*ListInvitationsRequest)(nil),           // 69: devpilot.gateway.v1.ListInvitationsRequest
-	(*ListInvitationsResponse)(nil),          // 70: devpilot.gateway.v1.ListInvitationsResponse
-	(*CreateInvitationRequest)(nil),          // 71: devpilot.gateway.v1.CreateInvitationRequest
-	(*CreateInvitationResponse)(nil),         // 72: devpilot.gateway.v1.CreateInvitationResponse
-	(*DeleteInvitationRequest)(nil),          // 73: devpilot.gateway.v1.DeleteInvitationRequest
-	(*DeleteInvitationResponse)(nil),         // 74: devpilot.gateway.v1.DeleteInvitationResponse
-	(*Me)(nil),                               // 75: devpilot.gateway.v1.Me
-	(*timestamppb.Timestamp)(nil),            // 76: google.protobuf.Timestamp
-	(*Workspace)(nil),                        // 77: devpilot.gateway.v1.Workspace
-	(*DeletionPreview)(nil),                  // 78: devpilot.gateway.v1.DeletionPreview
-	(*fieldmaskpb.FieldMask)(nil),            // 79: google.protobuf.FieldMask
-	(*v1.Integration)(nil),                   // 80: devpilot.auth.v1.Integration
-	(*v11.Webhook)(nil),                      // 81: devpilot.webhook.v1.Webhook
-	(*ApiKey)(nil),                           // 82: devpilot.gateway.v1.ApiKey
-	(Role_Name)(0),                           // 83: devpilot.gateway.v1.Role.Name
-	(ApiKey_Scope)(0),                        // 84: devpilot.gateway.v1.ApiKey.Scope
-	(*ActivityRecord)(nil),                   // 85: devpilot.gateway.v1.ActivityRecord
-	(*NotificationTarget)(nil),               // 86: devpilot.gateway.v1.NotificationTarget
-	(*NotificationAttempt)(nil),              // 87: devpilot.gateway.v1.NotificationAttempt
-	(*Info)(nil),                             // 88: devpilot.gateway.v1.Info
-	(*ProofReport)(nil),                      // 89: devpilot.gateway.v1.ProofReport
-	(*BrowserSession)(nil),                   // 90: devpilot.gateway.v1.BrowserSession
-	(*Member)(nil),                           // 91: devpilot.gateway.v1.Member
-	(*Invitation)(nil),                       // 92: devpilot.gateway.v1.Invitation
+	(*CreateLoginRequestRequest)(nil),        // 29: devpilot.gateway.v1.CreateLoginRequestRequest
+	(*CreateLoginRequestResponse)(nil),       // 30: devpilot.gateway.v1.CreateLoginRequestResponse
+	(*RedeemLoginRequestRequest)(nil),        // 31: devpilot.gateway.v1.RedeemLoginRequestRequest
+	(*RedeemLoginRequestResponse)(nil),       // 32: devpilot.gateway.v1.RedeemLoginRequestResponse
+	(*GetLoginRequestRequest)(nil),           // 33: devpilot.gateway.v1.GetLoginRequestRequest
+	(*GetLoginRequestResponse)(nil),          // 34: devpilot.gateway.v1.GetLoginRequestResponse
+	(*ApproveLoginRequestRequest)(nil),       // 35: devpilot.gateway.v1.ApproveLoginRequestRequest
+	(*ApproveLoginRequestResponse)(nil),      // 36: devpilot.gateway.v1.ApproveLoginRequestResponse
+	(*DenyLoginRequestRequest)(nil),          // 37: devpilot.gateway.v1.DenyLoginRequestRequest
+	(*DenyLoginRequestResponse)(nil),         // 38: devpilot.gateway.v1.DenyLoginRequestResponse
+	(*ListActivityRequest)(nil),              // 39: devpilot.gateway.v1.ListActivityRequest
+	(*ListActivityResponse)(nil),             // 40: devpilot.gateway.v1.ListActivityResponse
+	(*ListNotificationTargetsRequest)(nil),   // 41: devpilot.gateway.v1.ListNotificationTargetsRequest
+	(*ListNotificationTargetsResponse)(nil),  // 42: devpilot.gateway.v1.ListNotificationTargetsResponse
+	(*GetNotificationTargetRequest)(nil),     // 43: devpilot.gateway.v1.GetNotificationTargetRequest
+	(*GetNotificationTargetResponse)(nil),    // 44: devpilot.gateway.v1.GetNotificationTargetResponse
+	(*CreateNotificationTargetRequest)(nil),  // 45: devpilot.gateway.v1.CreateNotificationTargetRequest
+	(*CreateNotificationTargetResponse)(nil), // 46: devpilot.gateway.v1.CreateNotificationTargetResponse
+	(*UpdateNotificationTargetRequest)(nil),  // 47: devpilot.gateway.v1.UpdateNotificationTargetRequest
+	(*UpdateNotificationTargetResponse)(nil), // 48: devpilot.gateway.v1.UpdateNotificationTargetResponse
+	(*DeleteNotificationTargetRequest)(nil),  // 49: devpilot.gateway.v1.DeleteNotificationTargetRequest
+	(*DeleteNotificationTargetResponse)(nil), // 50: devpilot.gateway.v1.DeleteNotificationTargetResponse
+	(*SendTestNotificationRequest)(nil),      // 51: devpilot.gateway.v1.SendTestNotificationRequest
+	(*SendTestNotificationResponse)(nil),     // 52: devpilot.gateway.v1.SendTestNotificationResponse
+	(*RotateNotificationSecretRequest)(nil),  // 53: devpilot.gateway.v1.RotateNotificationSecretRequest
+	(*RotateNotificationSecretResponse)(nil), // 54: devpilot.gateway.v1.RotateNotificationSecretResponse
+	(*ListNotificationAttemptsRequest)(nil),  // 55: devpilot.gateway.v1.ListNotificationAttemptsRequest
+	(*ListNotificationAttemptsResponse)(nil), // 56: devpilot.gateway.v1.ListNotificationAttemptsResponse
+	(*GetInfoRequest)(nil),                   // 57: devpilot.gateway.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),                  // 58: devpilot.gateway.v1.GetInfoResponse
+	(*ProveIntegrationRequest)(nil),          // 59: devpilot.gateway.v1.ProveIntegrationRequest
+	(*ProveIntegrationResponse)(nil),         // 60: devpilot.gateway.v1.ProveIntegrationResponse
+	(*RunProofRequest)(nil),                  // 61: devpilot.gateway.v1.RunProofRequest
+	(*RunProofResponse)(nil),                 // 62: devpilot.gateway.v1.RunProofResponse
+	(*GetProofRequest)(nil),                  // 63: devpilot.gateway.v1.GetProofRequest
+	(*GetProofResponse)(nil),                 // 64: devpilot.gateway.v1.GetProofResponse
+	(*ListSessionsRequest)(nil),              // 65: devpilot.gateway.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),             // 66: devpilot.gateway.v1.ListSessionsResponse
+	(*EndSessionRequest)(nil),                // 67: devpilot.gateway.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),               // 68: devpilot.gateway.v1.EndSessionResponse
+	(*ListMembersRequest)(nil),               // 69: devpilot.gateway.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),              // 70: devpilot.gateway.v1.ListMembersResponse
+	(*SetMemberRoleRequest)(nil),             // 71: devpilot.gateway.v1.SetMemberRoleRequest
+	(*SetMemberRoleResponse)(nil),            // 72: devpilot.gateway.v1.SetMemberRoleResponse
+	(*RemoveMemberRequest)(nil),              // 73: devpilot.gateway.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),             // 74: devpilot.gateway.v1.RemoveMemberResponse
+	(*ListMemberSessionsRequest)(nil),        // 75: devpilot.gateway.v1.ListMemberSessionsRequest
+	(*ListMemberSessionsResponse)(nil),       // 76: devpilot.gateway.v1.ListMemberSessionsResponse
+	(*EndMemberSessionRequest)(nil),          // 77: devpilot.gateway.v1.EndMemberSessionRequest
+	(*EndMemberSessionResponse)(nil),         // 78: devpilot.gateway.v1.EndMemberSessionResponse
+	(*ListInvitationsRequest)(nil),           // 79: devpilot.gateway.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil),          // 80: devpilot.gateway.v1.ListInvitationsResponse
+	(*CreateInvitationRequest)(nil),          // 81: devpilot.gateway.v1.CreateInvitationRequest
+	(*CreateInvitationResponse)(nil),         // 82: devpilot.gateway.v1.CreateInvitationResponse
+	(*DeleteInvitationRequest)(nil),          // 83: devpilot.gateway.v1.DeleteInvitationRequest
+	(*DeleteInvitationResponse)(nil),         // 84: devpilot.gateway.v1.DeleteInvitationResponse
+	(*Me)(nil),                               // 85: devpilot.gateway.v1.Me
+	(*timestamppb.Timestamp)(nil),            // 86: google.protobuf.Timestamp
+	(*Workspace)(nil),                        // 87: devpilot.gateway.v1.Workspace
+	(*DeletionPreview)(nil),                  // 88: devpilot.gateway.v1.DeletionPreview
+	(*fieldmaskpb.FieldMask)(nil),            // 89: google.protobuf.FieldMask
+	(*v1.Integration)(nil),                   // 90: devpilot.auth.v1.Integration
+	(*v11.Webhook)(nil),                      // 91: devpilot.webhook.v1.Webhook
+	(*ApiKey)(nil),                           // 92: devpilot.gateway.v1.ApiKey
+	(Role_Name)(0),                           // 93: devpilot.gateway.v1.Role.Name
+	(ApiKey_Scope)(0),                        // 94: devpilot.gateway.v1.ApiKey.Scope
+	(LoginRequest_State)(0),                  // 95: devpilot.gateway.v1.LoginRequest.State
+	(*LoginRequest)(nil),                     // 96: devpilot.gateway.v1.LoginRequest
+	(*ActivityRecord)(nil),                   // 97: devpilot.gateway.v1.ActivityRecord
+	(*NotificationTarget)(nil),               // 98: devpilot.gateway.v1.NotificationTarget
+	(*NotificationAttempt)(nil),              // 99: devpilot.gateway.v1.NotificationAttempt
+	(*Info)(nil),                             // 100: devpilot.gateway.v1.Info
+	(*ProofReport)(nil),                      // 101: devpilot.gateway.v1.ProofReport
+	(*BrowserSession)(nil),                   // 102: devpilot.gateway.v1.BrowserSession
+	(*Member)(nil),                           // 103: devpilot.gateway.v1.Member
+	(*Invitation)(nil),                       // 104: devpilot.gateway.v1.Invitation
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	75, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
-	75, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
-	76, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	77, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	77, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	78, // 5: devpilot.gateway.v1.PreviewDeletionResponse.preview:type_name -> devpilot.gateway.v1.DeletionPreview
-	77, // 6: devpilot.gateway.v1.DeleteWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	77, // 7: devpilot.gateway.v1.UpdateWorkspaceRequest.change:type_name -> devpilot.gateway.v1.Workspace
-	79, // 8: devpilot.gateway.v1.UpdateWorkspaceRequest.update_mask:type_name -> google.protobuf.FieldMask
-	77, // 9: devpilot.gateway.v1.UpdateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	77, // 10: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	80, // 11: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	81, // 12: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
-	22, // 13: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
-	82, // 14: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
-	83, // 15: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	76, // 16: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	84, // 17: devpilot.gateway.v1.CreateApiKeyRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
-	82, // 18: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	76, // 19: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
-	76, // 20: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
-	85, // 21: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	86, // 22: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
-	86, // 23: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	86, // 24: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	86, // 25: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	86, // 26: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	79, // 27: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	86, // 28: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	87, // 29: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
-	86, // 30: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	87, // 31: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
-	88, // 32: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	89, // 33: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	89, // 34: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	89, // 35: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	90, // 36: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
-	91, // 37: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
-	83, // 38: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	91, // 39: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
-	91, // 40: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
-	90, // 41: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
-	91, // 42: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
-	92, // 43: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
-	83, // 44: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	92, // 45: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
-	0,  // 46: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,  // 47: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,  // 48: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,  // 49: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
-	8,  // 50: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	10, // 51: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	18, // 52: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	16, // 53: devpilot.gateway.v1.GatewayService.UpdateWorkspace:input_type -> devpilot.gateway.v1.UpdateWorkspaceRequest
-	12, // 54: devpilot.gateway.v1.GatewayService.PreviewDeletion:input_type -> devpilot.gateway.v1.PreviewDeletionRequest
-	14, // 55: devpilot.gateway.v1.GatewayService.DeleteWorkspace:input_type -> devpilot.gateway.v1.DeleteWorkspaceRequest
-	20, // 56: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	49, // 57: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
-	51, // 58: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
-	53, // 59: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
-	55, // 60: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
-	57, // 61: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
-	59, // 62: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
-	61, // 63: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
-	63, // 64: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
-	65, // 65: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
-	67, // 66: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
-	69, // 67: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
-	71, // 68: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
-	73, // 69: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
-	23, // 70: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	25, // 71: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	27, // 72: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	29, // 73: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	31, // 74: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
-	33, // 75: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
-	35, // 76: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
-	37, // 77: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
-	39, // 78: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
-	41, // 79: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
-	43, // 80: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
-	45, // 81: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
-	47, // 82: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,  // 83: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,  // 84: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,  // 85: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,  // 86: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
-	9,  // 87: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	11, // 88: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	19, // 89: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	17, // 90: devpilot.gateway.v1.GatewayService.UpdateWorkspace:output_type -> devpilot.gateway.v1.UpdateWorkspaceResponse
-	13, // 91: devpilot.gateway.v1.GatewayService.PreviewDeletion:output_type -> devpilot.gateway.v1.PreviewDeletionResponse
-	15, // 92: devpilot.gateway.v1.GatewayService.DeleteWorkspace:output_type -> devpilot.gateway.v1.DeleteWorkspaceResponse
-	21, // 93: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	50, // 94: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
-	52, // 95: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
-	54, // 96: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
-	56, // 97: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
-	58, // 98: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
-	60, // 99: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
-	62, // 100: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
-	64, // 101: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
-	66, // 102: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
-	68, // 103: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
-	70, // 104: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
-	72, // 105: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
-	74, // 106: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
-	24, // 107: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	26, // 108: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	28, // 109: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	30, // 110: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	32, // 111: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
-	34, // 112: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
-	36, // 113: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
-	38, // 114: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
-	40, // 115: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
-	42, // 116: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
-	44, // 117: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
-	46, // 118: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
-	48, // 119: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	83, // [83:120] is the sub-list for method output_type
-	46, // [46:83] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	85,  // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
+	85,  // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
+	86,  // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	87,  // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	87,  // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	88,  // 5: devpilot.gateway.v1.PreviewDeletionResponse.preview:type_name -> devpilot.gateway.v1.DeletionPreview
+	87,  // 6: devpilot.gateway.v1.DeleteWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	87,  // 7: devpilot.gateway.v1.UpdateWorkspaceRequest.change:type_name -> devpilot.gateway.v1.Workspace
+	89,  // 8: devpilot.gateway.v1.UpdateWorkspaceRequest.update_mask:type_name -> google.protobuf.FieldMask
+	87,  // 9: devpilot.gateway.v1.UpdateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	87,  // 10: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	90,  // 11: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	91,  // 12: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
+	22,  // 13: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
+	92,  // 14: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
+	93,  // 15: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	86,  // 16: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	94,  // 17: devpilot.gateway.v1.CreateApiKeyRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
+	92,  // 18: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	86,  // 19: devpilot.gateway.v1.CreateLoginRequestResponse.expire_time:type_name -> google.protobuf.Timestamp
+	95,  // 20: devpilot.gateway.v1.RedeemLoginRequestResponse.state:type_name -> devpilot.gateway.v1.LoginRequest.State
+	92,  // 21: devpilot.gateway.v1.RedeemLoginRequestResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	96,  // 22: devpilot.gateway.v1.GetLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
+	94,  // 23: devpilot.gateway.v1.ApproveLoginRequestRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
+	86,  // 24: devpilot.gateway.v1.ApproveLoginRequestRequest.expire_time:type_name -> google.protobuf.Timestamp
+	96,  // 25: devpilot.gateway.v1.ApproveLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
+	96,  // 26: devpilot.gateway.v1.DenyLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
+	86,  // 27: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
+	86,  // 28: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
+	97,  // 29: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	98,  // 30: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
+	98,  // 31: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	98,  // 32: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	98,  // 33: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	98,  // 34: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	89,  // 35: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	98,  // 36: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	99,  // 37: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
+	98,  // 38: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	99,  // 39: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
+	100, // 40: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	101, // 41: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	101, // 42: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	101, // 43: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	102, // 44: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	103, // 45: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
+	93,  // 46: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	103, // 47: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
+	103, // 48: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
+	102, // 49: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	103, // 50: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
+	104, // 51: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
+	93,  // 52: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	104, // 53: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
+	0,   // 54: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,   // 55: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,   // 56: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,   // 57: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,   // 58: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10,  // 59: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	18,  // 60: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	16,  // 61: devpilot.gateway.v1.GatewayService.UpdateWorkspace:input_type -> devpilot.gateway.v1.UpdateWorkspaceRequest
+	12,  // 62: devpilot.gateway.v1.GatewayService.PreviewDeletion:input_type -> devpilot.gateway.v1.PreviewDeletionRequest
+	14,  // 63: devpilot.gateway.v1.GatewayService.DeleteWorkspace:input_type -> devpilot.gateway.v1.DeleteWorkspaceRequest
+	20,  // 64: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	59,  // 65: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
+	61,  // 66: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
+	63,  // 67: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
+	65,  // 68: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
+	67,  // 69: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
+	69,  // 70: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
+	71,  // 71: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
+	73,  // 72: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
+	75,  // 73: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
+	77,  // 74: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
+	79,  // 75: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
+	81,  // 76: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
+	83,  // 77: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
+	23,  // 78: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	25,  // 79: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	27,  // 80: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	29,  // 81: devpilot.gateway.v1.GatewayService.CreateLoginRequest:input_type -> devpilot.gateway.v1.CreateLoginRequestRequest
+	31,  // 82: devpilot.gateway.v1.GatewayService.RedeemLoginRequest:input_type -> devpilot.gateway.v1.RedeemLoginRequestRequest
+	33,  // 83: devpilot.gateway.v1.GatewayService.GetLoginRequest:input_type -> devpilot.gateway.v1.GetLoginRequestRequest
+	35,  // 84: devpilot.gateway.v1.GatewayService.ApproveLoginRequest:input_type -> devpilot.gateway.v1.ApproveLoginRequestRequest
+	37,  // 85: devpilot.gateway.v1.GatewayService.DenyLoginRequest:input_type -> devpilot.gateway.v1.DenyLoginRequestRequest
+	39,  // 86: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	41,  // 87: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
+	43,  // 88: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
+	45,  // 89: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
+	47,  // 90: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
+	49,  // 91: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
+	51,  // 92: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
+	53,  // 93: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
+	55,  // 94: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
+	57,  // 95: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,   // 96: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,   // 97: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,   // 98: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,   // 99: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,   // 100: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11,  // 101: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	19,  // 102: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	17,  // 103: devpilot.gateway.v1.GatewayService.UpdateWorkspace:output_type -> devpilot.gateway.v1.UpdateWorkspaceResponse
+	13,  // 104: devpilot.gateway.v1.GatewayService.PreviewDeletion:output_type -> devpilot.gateway.v1.PreviewDeletionResponse
+	15,  // 105: devpilot.gateway.v1.GatewayService.DeleteWorkspace:output_type -> devpilot.gateway.v1.DeleteWorkspaceResponse
+	21,  // 106: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	60,  // 107: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
+	62,  // 108: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
+	64,  // 109: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
+	66,  // 110: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
+	68,  // 111: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
+	70,  // 112: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
+	72,  // 113: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
+	74,  // 114: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
+	76,  // 115: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
+	78,  // 116: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
+	80,  // 117: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
+	82,  // 118: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
+	84,  // 119: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
+	24,  // 120: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	26,  // 121: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	28,  // 122: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	30,  // 123: devpilot.gateway.v1.GatewayService.CreateLoginRequest:output_type -> devpilot.gateway.v1.CreateLoginRequestResponse
+	32,  // 124: devpilot.gateway.v1.GatewayService.RedeemLoginRequest:output_type -> devpilot.gateway.v1.RedeemLoginRequestResponse
+	34,  // 125: devpilot.gateway.v1.GatewayService.GetLoginRequest:output_type -> devpilot.gateway.v1.GetLoginRequestResponse
+	36,  // 126: devpilot.gateway.v1.GatewayService.ApproveLoginRequest:output_type -> devpilot.gateway.v1.ApproveLoginRequestResponse
+	38,  // 127: devpilot.gateway.v1.GatewayService.DenyLoginRequest:output_type -> devpilot.gateway.v1.DenyLoginRequestResponse
+	40,  // 128: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	42,  // 129: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
+	44,  // 130: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
+	46,  // 131: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
+	48,  // 132: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
+	50,  // 133: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
+	52,  // 134: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
+	54,  // 135: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
+	56,  // 136: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
+	58,  // 137: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	96,  // [96:138] is the sub-list for method output_type
+	54,  // [54:96] is the sub-list for method input_type
+	54,  // [54:54] is the sub-list for extension type_name
+	54,  // [54:54] is the sub-list for extension extendee
+	0,   // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }
@@ -4673,7 +5293,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_gateway_service_proto_rawDesc), len(file_devpilot_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   75,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,6 +46,11 @@ const (
 	GatewayService_ListApiKeys_FullMethodName              = "/devpilot.gateway.v1.GatewayService/ListApiKeys"
 	GatewayService_CreateApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/CreateApiKey"
 	GatewayService_DeleteApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/DeleteApiKey"
+	GatewayService_CreateLoginRequest_FullMethodName       = "/devpilot.gateway.v1.GatewayService/CreateLoginRequest"
+	GatewayService_RedeemLoginRequest_FullMethodName       = "/devpilot.gateway.v1.GatewayService/RedeemLoginRequest"
+	GatewayService_GetLoginRequest_FullMethodName          = "/devpilot.gateway.v1.GatewayService/GetLoginRequest"
+	GatewayService_ApproveLoginRequest_FullMethodName      = "/devpilot.gateway.v1.GatewayService/ApproveLoginRequest"
+	GatewayService_DenyLoginRequest_FullMethodName         = "/devpilot.gateway.v1.GatewayService/DenyLoginRequest"
 	GatewayService_ListActivity_FullMethodName             = "/devpilot.gateway.v1.GatewayService/ListActivity"
 	GatewayService_ListNotificationTargets_FullMethodName  = "/devpilot.gateway.v1.GatewayService/ListNotificationTargets"
 	GatewayService_GetNotificationTarget_FullMethodName    = "/devpilot.gateway.v1.GatewayService/GetNotificationTarget"
@@ -154,6 +159,29 @@ type GatewayServiceClient interface {
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
 	DeleteApiKey(ctx context.Context, in *DeleteApiKeyRequest, opts ...grpc.CallOption) (*DeleteApiKeyResponse, error)
+	// Asks for a program to be let in by a person in a browser (after RFC 8628), for ten minutes. Needs no sign-in.
+	// Show the person the user code and the address, and ask RedeemLoginRequest what came of it; tell nobody the
+	// device code. Each call makes another request. Reasons: INVALID_ARGUMENT, RATE_LIMITED when an address asks too
+	// often or too many requests wait, STORAGE_UNAVAILABLE.
+	CreateLoginRequest(ctx context.Context, in *CreateLoginRequestRequest, opts ...grpc.CallOption) (*CreateLoginRequestResponse, error)
+	// Says what came of a login request. Needs no sign-in but the device code. Once it was approved the API key is
+	// made and is in the answer, once; it is not shown again. Reasons: LOGIN_REQUEST_NOT_FOUND when there is none with
+	// the device code, it has expired, or its end was told before; RATE_LIMITED when asked sooner than
+	// interval_seconds after the last time; PERMISSION_DENIED, WORKSPACE_NOT_FOUND and WORKSPACE_BEING_DELETED when
+	// what was approved is not possible any more; INVALID_ARGUMENT when the workspace has too many keys;
+	// STORAGE_UNAVAILABLE.
+	RedeemLoginRequest(ctx context.Context, in *RedeemLoginRequestRequest, opts ...grpc.CallOption) (*RedeemLoginRequestResponse, error)
+	// Gets a login request by its user code, for the person who is to decide. Idempotent. Reasons:
+	// BROWSER_REQUIRED, LOGIN_REQUEST_NOT_FOUND, RATE_LIMITED after too many wrong user codes, STORAGE_UNAVAILABLE.
+	GetLoginRequest(ctx context.Context, in *GetLoginRequestRequest, opts ...grpc.CallOption) (*GetLoginRequestResponse, error)
+	// Lets the program in: it gets an API key of the workspace that belongs to the caller. Once only. Reasons:
+	// BROWSER_REQUIRED, PERMISSION_DENIED when the scope is more than the caller's role, INVALID_ARGUMENT,
+	// LOGIN_REQUEST_NOT_FOUND, LOGIN_REQUEST_ANSWERED, RATE_LIMITED after too many wrong user codes,
+	// STORAGE_UNAVAILABLE.
+	ApproveLoginRequest(ctx context.Context, in *ApproveLoginRequestRequest, opts ...grpc.CallOption) (*ApproveLoginRequestResponse, error)
+	// Refuses the program. Once only. Reasons: BROWSER_REQUIRED, LOGIN_REQUEST_NOT_FOUND, LOGIN_REQUEST_ANSWERED,
+	// RATE_LIMITED after too many wrong user codes, STORAGE_UNAVAILABLE.
+	DenyLoginRequest(ctx context.Context, in *DenyLoginRequestRequest, opts ...grpc.CallOption) (*DenyLoginRequestResponse, error)
 	// Lists what was done in the workspace, newest first. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListActivity(ctx context.Context, in *ListActivityRequest, opts ...grpc.CallOption) (*ListActivityResponse, error)
@@ -465,6 +493,56 @@ func (c *gatewayServiceClient) DeleteApiKey(ctx context.Context, in *DeleteApiKe
 	return out, nil
 }
 
+func (c *gatewayServiceClient) CreateLoginRequest(ctx context.Context, in *CreateLoginRequestRequest, opts ...grpc.CallOption) (*CreateLoginRequestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateLoginRequestResponse)
+	err := c.cc.Invoke(ctx, GatewayService_CreateLoginRequest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) RedeemLoginRequest(ctx context.Context, in *RedeemLoginRequestRequest, opts ...grpc.CallOption) (*RedeemLoginRequestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RedeemLoginRequestResponse)
+	err := c.cc.Invoke(ctx, GatewayService_RedeemLoginRequest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) GetLoginRequest(ctx context.Context, in *GetLoginRequestRequest, opts ...grpc.CallOption) (*GetLoginRequestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLoginRequestResponse)
+	err := c.cc.Invoke(ctx, GatewayService_GetLoginRequest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) ApproveLoginRequest(ctx context.Context, in *ApproveLoginRequestRequest, opts ...grpc.CallOption) (*ApproveLoginRequestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveLoginRequestResponse)
+	err := c.cc.Invoke(ctx, GatewayService_ApproveLoginRequest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) DenyLoginRequest(ctx context.Context, in *DenyLoginRequestRequest, opts ...grpc.CallOption) (*DenyLoginRequestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DenyLoginRequestResponse)
+	err := c.cc.Invoke(ctx, GatewayService_DenyLoginRequest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *gatewayServiceClient) ListActivity(ctx context.Context, in *ListActivityRequest, opts ...grpc.CallOption) (*ListActivityResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListActivityResponse)
@@ -661,6 +739,29 @@ type GatewayServiceServer interface {
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
 	DeleteApiKey(context.Context, *DeleteApiKeyRequest) (*DeleteApiKeyResponse, error)
+	// Asks for a program to be let in by a person in a browser (after RFC 8628), for ten minutes. Needs no sign-in.
+	// Show the person the user code and the address, and ask RedeemLoginRequest what came of it; tell nobody the
+	// device code. Each call makes another request. Reasons: INVALID_ARGUMENT, RATE_LIMITED when an address asks too
+	// often or too many requests wait, STORAGE_UNAVAILABLE.
+	CreateLoginRequest(context.Context, *CreateLoginRequestRequest) (*CreateLoginRequestResponse, error)
+	// Says what came of a login request. Needs no sign-in but the device code. Once it was approved the API key is
+	// made and is in the answer, once; it is not shown again. Reasons: LOGIN_REQUEST_NOT_FOUND when there is none with
+	// the device code, it has expired, or its end was told before; RATE_LIMITED when asked sooner than
+	// interval_seconds after the last time; PERMISSION_DENIED, WORKSPACE_NOT_FOUND and WORKSPACE_BEING_DELETED when
+	// what was approved is not possible any more; INVALID_ARGUMENT when the workspace has too many keys;
+	// STORAGE_UNAVAILABLE.
+	RedeemLoginRequest(context.Context, *RedeemLoginRequestRequest) (*RedeemLoginRequestResponse, error)
+	// Gets a login request by its user code, for the person who is to decide. Idempotent. Reasons:
+	// BROWSER_REQUIRED, LOGIN_REQUEST_NOT_FOUND, RATE_LIMITED after too many wrong user codes, STORAGE_UNAVAILABLE.
+	GetLoginRequest(context.Context, *GetLoginRequestRequest) (*GetLoginRequestResponse, error)
+	// Lets the program in: it gets an API key of the workspace that belongs to the caller. Once only. Reasons:
+	// BROWSER_REQUIRED, PERMISSION_DENIED when the scope is more than the caller's role, INVALID_ARGUMENT,
+	// LOGIN_REQUEST_NOT_FOUND, LOGIN_REQUEST_ANSWERED, RATE_LIMITED after too many wrong user codes,
+	// STORAGE_UNAVAILABLE.
+	ApproveLoginRequest(context.Context, *ApproveLoginRequestRequest) (*ApproveLoginRequestResponse, error)
+	// Refuses the program. Once only. Reasons: BROWSER_REQUIRED, LOGIN_REQUEST_NOT_FOUND, LOGIN_REQUEST_ANSWERED,
+	// RATE_LIMITED after too many wrong user codes, STORAGE_UNAVAILABLE.
+	DenyLoginRequest(context.Context, *DenyLoginRequestRequest) (*DenyLoginRequestResponse, error)
 	// Lists what was done in the workspace, newest first. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListActivity(context.Context, *ListActivityRequest) (*ListActivityResponse, error)
@@ -782,6 +883,21 @@ func (UnimplementedGatewayServiceServer) CreateApiKey(context.Context, *CreateAp
 }
 func (UnimplementedGatewayServiceServer) DeleteApiKey(context.Context, *DeleteApiKeyRequest) (*DeleteApiKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteApiKey not implemented")
+}
+func (UnimplementedGatewayServiceServer) CreateLoginRequest(context.Context, *CreateLoginRequestRequest) (*CreateLoginRequestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateLoginRequest not implemented")
+}
+func (UnimplementedGatewayServiceServer) RedeemLoginRequest(context.Context, *RedeemLoginRequestRequest) (*RedeemLoginRequestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RedeemLoginRequest not implemented")
+}
+func (UnimplementedGatewayServiceServer) GetLoginRequest(context.Context, *GetLoginRequestRequest) (*GetLoginRequestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLoginRequest not implemented")
+}
+func (UnimplementedGatewayServiceServer) ApproveLoginRequest(context.Context, *ApproveLoginRequestRequest) (*ApproveLoginRequestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveLoginRequest not implemented")
+}
+func (UnimplementedGatewayServiceServer) DenyLoginRequest(context.Context, *DenyLoginRequestRequest) (*DenyLoginRequestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DenyLoginRequest not implemented")
 }
 func (UnimplementedGatewayServiceServer) ListActivity(context.Context, *ListActivityRequest) (*ListActivityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListActivity not implemented")
@@ -1320,6 +1436,96 @@ func _GatewayService_DeleteApiKey_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GatewayService_CreateLoginRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateLoginRequestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).CreateLoginRequest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_CreateLoginRequest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).CreateLoginRequest(ctx, req.(*CreateLoginRequestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_RedeemLoginRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RedeemLoginRequestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).RedeemLoginRequest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_RedeemLoginRequest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).RedeemLoginRequest(ctx, req.(*RedeemLoginRequestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_GetLoginRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLoginRequestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).GetLoginRequest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_GetLoginRequest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).GetLoginRequest(ctx, req.(*GetLoginRequestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_ApproveLoginRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveLoginRequestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).ApproveLoginRequest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_ApproveLoginRequest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).ApproveLoginRequest(ctx, req.(*ApproveLoginRequestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_DenyLoginRequest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DenyLoginRequestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).DenyLoginRequest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_DenyLoginRequest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).DenyLoginRequest(ctx, req.(*DenyLoginRequestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _GatewayService_ListActivity_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListActivityRequest)
 	if err := dec(in); err != nil {
@@ -1614,6 +1820,26 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteApiKey",
 			Handler:    _GatewayService_DeleteApiKey_Handler,
+		},
+		{
+			MethodName: "CreateLoginRequest",
+			Handler:    _GatewayService_CreateLoginRequest_Handler,
+		},
+		{
+			MethodName: "RedeemLoginRequest",
+			Handler:    _GatewayService_RedeemLoginRequest_Handler,
+		},
+		{
+			MethodName: "GetLoginRequest",
+			Handler:    _GatewayService_GetLoginRequest_Handler,
+		},
+		{
+			MethodName: "ApproveLoginRequest",
+			Handler:    _GatewayService_ApproveLoginRequest_Handler,
+		},
+		{
+			MethodName: "DenyLoginRequest",
+			Handler:    _GatewayService_DenyLoginRequest_Handler,
 		},
 		{
 			MethodName: "ListActivity",

@@ -11,6 +11,10 @@ const (
 // bodies are an example of each body, by operation. A test of the whole product sends each.
 var bodies = map[string]object{
 	"createSession":            {"token": "dpa_…"},
+	"createLoginRequest":       {"clientName": "laptop"},
+	"redeemLoginRequest":       {"deviceCode": "dpl_…"},
+	"approveLoginRequest":      {"scope": "DEPLOY"},
+	"denyLoginRequest":         {},
 	"createSignInCode":         {},
 	"createWorkspace":          {"workspaceId": "acme-inc", "displayName": "Acme, Inc."},
 	"updateWorkspace":          {"displayName": "Acme"},

@@ -63,6 +63,7 @@ var sent = map[string]object{
 	"createWorkspace.displayName":           {"maxLength": 200, "examples": []any{"Acme, Inc."}},
 	"createWorkspace.requestId":             {"maxLength": 200},
 	"createApiKey.label":                    {"minLength": 1, "maxLength": 100, "examples": []any{"CI of the shop"}},
+	"createLoginRequest.clientName":         {"maxLength": 64, "examples": []any{"laptop"}},
 	"createApiKey.requestId":                {"maxLength": 200},
 	"createApiKey.apps":                     {"maxItems": 20, "uniqueItems": true},
 	"createApiKey.apps[]":                   {"pattern": slugPattern, "examples": []any{"web"}},
@@ -87,6 +88,7 @@ var asked = map[string]object{
 	"webhook":    {"example": "wh_3f0d4b5e"},
 	"apiKey":     {"example": "k3f0d4b5e"},
 	"target":     {"example": "0123456789abcdef"},
+	"userCode":   {"example": "BCDF-GHJK"},
 }
 
 // askedBy are those of one operation.

@@ -105,7 +105,7 @@ var (
 var ofVariable = map[string]apierr.Reason{
 	"app": apierr.ReasonAppNotFound, "app_id": apierr.ReasonAppNotFound, "number": apierr.ReasonDeploymentNotFound,
 	"webhook": apierr.ReasonWebhookNotFound, "delivery": apierr.ReasonDeliveryNotFound,
-	"repository": apierr.ReasonRepositoryNotFound, "api_key": apierr.ReasonAPIKeyNotFound,
+	"repository": apierr.ReasonRepositoryNotFound, "api_key": apierr.ReasonAPIKeyNotFound, "user_code": apierr.ReasonLoginRequestNotFound,
 	"target": apierr.ReasonNotificationTargetNotFound, "target_id": apierr.ReasonNotificationTargetNotFound,
 }
 

@@ -169,7 +169,9 @@ type SignInAttempt struct {
 	// The invitation that the person wants to accept; empty for none.
 	Invitation string `protobuf:"bytes,6,opt,name=invitation,proto3" json:"invitation,omitempty"`
 	// Until when.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The keys of the places that it takes.
+	Places        []string `protobuf:"bytes,8,rep,name=places,proto3" json:"places,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +255,13 @@ func (x *SignInAttempt) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SignInAttempt) GetPlaces() []string {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
 // ShortLived is a record that disappears by itself.
 type ShortLived struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -265,6 +274,9 @@ type ShortLived struct {
 	//	*ShortLived_Request
 	//	*ShortLived_Used
 	//	*ShortLived_SessionOwner
+	//	*ShortLived_LoginRequest
+	//	*ShortLived_LoginAnswer
+	//	*ShortLived_LoginPlace
 	Kind          isShortLived_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -352,6 +364,33 @@ func (x *ShortLived) GetSessionOwner() *SessionOwner {
 	return nil
 }
 
+func (x *ShortLived) GetLoginRequest() *LoginRequest {
+	if x != nil {
+		if x, ok := x.Kind.(*ShortLived_LoginRequest); ok {
+			return x.LoginRequest
+		}
+	}
+	return nil
+}
+
+func (x *ShortLived) GetLoginAnswer() *LoginAnswer {
+	if x != nil {
+		if x, ok := x.Kind.(*ShortLived_LoginAnswer); ok {
+			return x.LoginAnswer
+		}
+	}
+	return nil
+}
+
+func (x *ShortLived) GetLoginPlace() *LoginPlace {
+	if x != nil {
+		if x, ok := x.Kind.(*ShortLived_LoginPlace); ok {
+			return x.LoginPlace
+		}
+	}
+	return nil
+}
+
 type isShortLived_Kind interface {
 	isShortLived_Kind()
 }
@@ -381,6 +420,21 @@ type ShortLived_SessionOwner struct {
 	SessionOwner *SessionOwner `protobuf:"bytes,5,opt,name=session_owner,json=sessionOwner,proto3,oneof"`
 }
 
+type ShortLived_LoginRequest struct {
+	// A program that waits for a person to let it in, keyed by the hash of its user code.
+	LoginRequest *LoginRequest `protobuf:"bytes,6,opt,name=login_request,json=loginRequest,proto3,oneof"`
+}
+
+type ShortLived_LoginAnswer struct {
+	// What a person decided about one, keyed by its id.
+	LoginAnswer *LoginAnswer `protobuf:"bytes,7,opt,name=login_answer,json=loginAnswer,proto3,oneof"`
+}
+
+type ShortLived_LoginPlace struct {
+	// A place for a login request: there are so many in all, and so many for each network.
+	LoginPlace *LoginPlace `protobuf:"bytes,8,opt,name=login_place,json=loginPlace,proto3,oneof"`
+}
+
 func (*ShortLived_SignInCode) isShortLived_Kind() {}
 
 func (*ShortLived_RevokedSession) isShortLived_Kind() {}
@@ -390,6 +444,12 @@ func (*ShortLived_Request) isShortLived_Kind() {}
 func (*ShortLived_Used) isShortLived_Kind() {}
 
 func (*ShortLived_SessionOwner) isShortLived_Kind() {}
+
+func (*ShortLived_LoginRequest) isShortLived_Kind() {}
+
+func (*ShortLived_LoginAnswer) isShortLived_Kind() {}
+
+func (*ShortLived_LoginPlace) isShortLived_Kind() {}
 
 // SignInCode lets one browser sign in, once.
 type SignInCode struct {
@@ -675,6 +735,253 @@ func (x *SessionOwner) GetSubject() string {
 	return ""
 }
 
+// LoginRequest is a program that waits for a person to let it in. It never changes: what a person decides is a
+// record of its own, so that both can end by themselves.
+type LoginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id, random: a user code may come again.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What the person compares.
+	UserCode string `protobuf:"bytes,2,opt,name=user_code,json=userCode,proto3" json:"user_code,omitempty"`
+	// SHA-256 of the device code.
+	DeviceCodeSha256 []byte `protobuf:"bytes,3,opt,name=device_code_sha256,json=deviceCodeSha256,proto3" json:"device_code_sha256,omitempty"`
+	// What the program says that its machine is called.
+	ClientName string `protobuf:"bytes,4,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
+	// Where it came from.
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// When.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Until when.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The keys of the places that it takes.
+	Places        []string `protobuf:"bytes,8,rep,name=places,proto3" json:"places,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginRequest) Reset() {
+	*x = LoginRequest{}
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginRequest) ProtoMessage() {}
+
+func (x *LoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginRequest.ProtoReflect.Descriptor instead.
+func (*LoginRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LoginRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetUserCode() string {
+	if x != nil {
+		return x.UserCode
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetDeviceCodeSha256() []byte {
+	if x != nil {
+		return x.DeviceCodeSha256
+	}
+	return nil
+}
+
+func (x *LoginRequest) GetClientName() string {
+	if x != nil {
+		return x.ClientName
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *LoginRequest) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *LoginRequest) GetPlaces() []string {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+// LoginAnswer is what a person decided. The key is made when the program asks: there is no secret in it.
+type LoginAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the program is let in.
+	Approved bool `protobuf:"varint,1,opt,name=approved,proto3" json:"approved,omitempty"`
+	// The workspace that the key is for.
+	Workspace string `protobuf:"bytes,2,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The scope of the key, as identity.Scope prints it.
+	Scope string `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`
+	// When the key stops working; absent for never.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Who decided; the key is theirs.
+	Subject string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The name for people.
+	Label         string `protobuf:"bytes,6,opt,name=label,proto3" json:"label,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginAnswer) Reset() {
+	*x = LoginAnswer{}
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginAnswer) ProtoMessage() {}
+
+func (x *LoginAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginAnswer.ProtoReflect.Descriptor instead.
+func (*LoginAnswer) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LoginAnswer) GetApproved() bool {
+	if x != nil {
+		return x.Approved
+	}
+	return false
+}
+
+func (x *LoginAnswer) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *LoginAnswer) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *LoginAnswer) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *LoginAnswer) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *LoginAnswer) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+// LoginPlace is taken by a login request while it is open.
+type LoginPlace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Until when.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginPlace) Reset() {
+	*x = LoginPlace{}
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginPlace) ProtoMessage() {}
+
+func (x *LoginPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginPlace.ProtoReflect.Descriptor instead.
+func (*LoginPlace) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LoginPlace) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 var File_devpilot_gateway_store_v1_session_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
@@ -695,7 +1002,7 @@ const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"\bprovider\x18\b \x01(\tR\bprovider\x125\n" +
 	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
 	"\x06listed\x18\n" +
-	" \x01(\bR\x06listed\"\xe4\x01\n" +
+	" \x01(\bR\x06listed\"\xfc\x01\n" +
 	"\rSignInAttempt\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
@@ -706,7 +1013,8 @@ const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"invitation\x18\x06 \x01(\tR\n" +
 	"invitation\x12;\n" +
 	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xfc\x02\n" +
+	"expireTime\x12\x16\n" +
+	"\x06places\x18\b \x03(\tR\x06places\"\xe3\x04\n" +
 	"\n" +
 	"ShortLived\x12I\n" +
 	"\fsign_in_code\x18\x01 \x01(\v2%.devpilot.gateway.store.v1.SignInCodeH\x00R\n" +
@@ -714,7 +1022,11 @@ const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"\x0frevoked_session\x18\x02 \x01(\v2).devpilot.gateway.store.v1.RevokedSessionH\x00R\x0erevokedSession\x12>\n" +
 	"\arequest\x18\x03 \x01(\v2\".devpilot.gateway.store.v1.RequestH\x00R\arequest\x125\n" +
 	"\x04used\x18\x04 \x01(\v2\x1f.devpilot.gateway.store.v1.UsedH\x00R\x04used\x12N\n" +
-	"\rsession_owner\x18\x05 \x01(\v2'.devpilot.gateway.store.v1.SessionOwnerH\x00R\fsessionOwnerB\x06\n" +
+	"\rsession_owner\x18\x05 \x01(\v2'.devpilot.gateway.store.v1.SessionOwnerH\x00R\fsessionOwner\x12N\n" +
+	"\rlogin_request\x18\x06 \x01(\v2'.devpilot.gateway.store.v1.LoginRequestH\x00R\floginRequest\x12K\n" +
+	"\flogin_answer\x18\a \x01(\v2&.devpilot.gateway.store.v1.LoginAnswerH\x00R\vloginAnswer\x12H\n" +
+	"\vlogin_place\x18\b \x01(\v2%.devpilot.gateway.store.v1.LoginPlaceH\x00R\n" +
+	"loginPlaceB\x06\n" +
 	"\x04kind\"\x99\x01\n" +
 	"\n" +
 	"SignInCode\x12\x18\n" +
@@ -735,7 +1047,31 @@ const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"\x04Used\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"(\n" +
 	"\fSessionOwner\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubjectB\xf7\x01\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\"\xb6\x02\n" +
+	"\fLoginRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
+	"\tuser_code\x18\x02 \x01(\tR\buserCode\x12,\n" +
+	"\x12device_code_sha256\x18\x03 \x01(\fR\x10deviceCodeSha256\x12\x1f\n" +
+	"\vclient_name\x18\x04 \x01(\tR\n" +
+	"clientName\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12;\n" +
+	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x16\n" +
+	"\x06places\x18\b \x03(\tR\x06places\"\xca\x01\n" +
+	"\vLoginAnswer\x12\x1a\n" +
+	"\bapproved\x18\x01 \x01(\bR\bapproved\x12\x1c\n" +
+	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x14\n" +
+	"\x05scope\x18\x03 \x01(\tR\x05scope\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\x12\x14\n" +
+	"\x05label\x18\x06 \x01(\tR\x05label\"I\n" +
+	"\n" +
+	"LoginPlace\x12;\n" +
+	"\vexpire_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTimeB\xf7\x01\n" +
 	"\x1dcom.devpilot.gateway.store.v1B\fSessionProtoP\x01ZAdevpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1;storev1\xa2\x02\x03DGS\xaa\x02\x19Devpilot.Gateway.Store.V1\xca\x02\x19Devpilot\\Gateway\\Store\\V1\xe2\x02%Devpilot\\Gateway\\Store\\V1\\GPBMetadata\xea\x02\x1cDevpilot::Gateway::Store::V1b\x06proto3"
 
 var (
@@ -750,7 +1086,7 @@ func file_devpilot_gateway_store_v1_session_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_store_v1_session_proto_rawDescData
 }
 
-var file_devpilot_gateway_store_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_devpilot_gateway_store_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_devpilot_gateway_store_v1_session_proto_goTypes = []any{
 	(*SessionCookie)(nil),         // 0: devpilot.gateway.store.v1.SessionCookie
 	(*SignInAttempt)(nil),         // 1: devpilot.gateway.store.v1.SignInAttempt
@@ -760,27 +1096,37 @@ var file_devpilot_gateway_store_v1_session_proto_goTypes = []any{
 	(*Request)(nil),               // 5: devpilot.gateway.store.v1.Request
 	(*Used)(nil),                  // 6: devpilot.gateway.store.v1.Used
 	(*SessionOwner)(nil),          // 7: devpilot.gateway.store.v1.SessionOwner
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*LoginRequest)(nil),          // 8: devpilot.gateway.store.v1.LoginRequest
+	(*LoginAnswer)(nil),           // 9: devpilot.gateway.store.v1.LoginAnswer
+	(*LoginPlace)(nil),            // 10: devpilot.gateway.store.v1.LoginPlace
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_store_v1_session_proto_depIdxs = []int32{
-	8,  // 0: devpilot.gateway.store.v1.SessionCookie.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 1: devpilot.gateway.store.v1.SessionCookie.issue_time:type_name -> google.protobuf.Timestamp
-	8,  // 2: devpilot.gateway.store.v1.SessionCookie.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 3: devpilot.gateway.store.v1.SignInAttempt.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 0: devpilot.gateway.store.v1.SessionCookie.create_time:type_name -> google.protobuf.Timestamp
+	11, // 1: devpilot.gateway.store.v1.SessionCookie.issue_time:type_name -> google.protobuf.Timestamp
+	11, // 2: devpilot.gateway.store.v1.SessionCookie.end_time:type_name -> google.protobuf.Timestamp
+	11, // 3: devpilot.gateway.store.v1.SignInAttempt.expire_time:type_name -> google.protobuf.Timestamp
 	3,  // 4: devpilot.gateway.store.v1.ShortLived.sign_in_code:type_name -> devpilot.gateway.store.v1.SignInCode
 	4,  // 5: devpilot.gateway.store.v1.ShortLived.revoked_session:type_name -> devpilot.gateway.store.v1.RevokedSession
 	5,  // 6: devpilot.gateway.store.v1.ShortLived.request:type_name -> devpilot.gateway.store.v1.Request
 	6,  // 7: devpilot.gateway.store.v1.ShortLived.used:type_name -> devpilot.gateway.store.v1.Used
 	7,  // 8: devpilot.gateway.store.v1.ShortLived.session_owner:type_name -> devpilot.gateway.store.v1.SessionOwner
-	8,  // 9: devpilot.gateway.store.v1.SignInCode.expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 10: devpilot.gateway.store.v1.RevokedSession.time:type_name -> google.protobuf.Timestamp
-	8,  // 11: devpilot.gateway.store.v1.Request.time:type_name -> google.protobuf.Timestamp
-	8,  // 12: devpilot.gateway.store.v1.Used.time:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	8,  // 9: devpilot.gateway.store.v1.ShortLived.login_request:type_name -> devpilot.gateway.store.v1.LoginRequest
+	9,  // 10: devpilot.gateway.store.v1.ShortLived.login_answer:type_name -> devpilot.gateway.store.v1.LoginAnswer
+	10, // 11: devpilot.gateway.store.v1.ShortLived.login_place:type_name -> devpilot.gateway.store.v1.LoginPlace
+	11, // 12: devpilot.gateway.store.v1.SignInCode.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 13: devpilot.gateway.store.v1.RevokedSession.time:type_name -> google.protobuf.Timestamp
+	11, // 14: devpilot.gateway.store.v1.Request.time:type_name -> google.protobuf.Timestamp
+	11, // 15: devpilot.gateway.store.v1.Used.time:type_name -> google.protobuf.Timestamp
+	11, // 16: devpilot.gateway.store.v1.LoginRequest.create_time:type_name -> google.protobuf.Timestamp
+	11, // 17: devpilot.gateway.store.v1.LoginRequest.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 18: devpilot.gateway.store.v1.LoginAnswer.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 19: devpilot.gateway.store.v1.LoginPlace.expire_time:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_store_v1_session_proto_init() }
@@ -794,6 +1140,9 @@ func file_devpilot_gateway_store_v1_session_proto_init() {
 		(*ShortLived_Request)(nil),
 		(*ShortLived_Used)(nil),
 		(*ShortLived_SessionOwner)(nil),
+		(*ShortLived_LoginRequest)(nil),
+		(*ShortLived_LoginAnswer)(nil),
+		(*ShortLived_LoginPlace)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -801,7 +1150,7 @@ func file_devpilot_gateway_store_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_store_v1_session_proto_rawDesc), len(file_devpilot_gateway_store_v1_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
