@@ -63,7 +63,10 @@ func code(err error) (code int, next string) {
 	var called usage
 	var deployment ended
 	var refused *devpilot.Error
+	var login unfinished
 	switch {
+	case errors.As(err, &login):
+		return login.code, "devpilot login"
 	case errors.As(err, &called):
 		return CodeUsage, ""
 	case errors.As(err, &deployment):
@@ -91,6 +94,7 @@ func code(err error) (code int, next string) {
 // nexts are the commands that mend a refusal.
 var nexts = map[devpilot.Reason]string{
 	devpilot.ReasonUnauthenticated:       "devpilot login",
+	devpilot.ReasonLoginRequestNotFound:  "devpilot login",
 	devpilot.ReasonAppNotFound:           "devpilot apps list",
 	devpilot.ReasonAppExists:             "devpilot apps list",
 	devpilot.ReasonDeploymentNotFound:    "devpilot deployments",
@@ -138,7 +142,7 @@ func report(ctx context.Context, p Process, ran *cobra.Command, err error) int {
 	}
 	exit, next := code(err)
 	text := err.Error()
-	if strings.HasPrefix(text, "required flag") { // cobra's own
+	if strings.HasPrefix(text, "required flag") || strings.HasPrefix(text, "if any flags in the group") { // cobra's own
 		exit = CodeUsage
 	}
 	fmt.Fprintf(p.Stderr, "devpilot: %s\n", text)

@@ -18,21 +18,35 @@ import (
 // maxKey bounds what is read from standard input.
 const maxKey = 4096
 
+const loginHelp = `Signs in at the Devpilot at URL, in one of two ways. The key is kept in a file that only you can read.
+
+In a browser, which is what happens at a terminal: the command shows a code and the address of a page of Devpilot,
+and opens it where it can. There you compare the code and choose a workspace, what the command line may do, and for
+how long. It works on machines without a browser too: open the address in any other one.
+
+  devpilot login https://devpilot.example.com
+
+With an API key, or the admin token, which is read from standard input, never from the command line; at a terminal
+--with-key asks for it:
+
+  devpilot login https://devpilot.example.com < key
+  devpilot login https://devpilot.example.com --with-key`
+
 func (a *app) login() *cobra.Command {
-	browser := false
+	browser, withKey := false, false
 	c := &cobra.Command{
-		Use: "login [URL]", Short: "Sign in with an API key, from a prompt or standard input", Args: args(0, 1),
-		Long: "Signs in at the Devpilot at URL with an API key, or the admin token. The key is asked for, or read from standard\n" +
-			"input, never from the command line, and kept in a file that only you can read:\n\n  devpilot login https://devpilot.example.com < key\n\n" +
-			"With --browser the page with API keys is opened first.",
+		Use: "login [URL]", Short: "Sign in through a browser, or with an API key", Args: args(0, 1),
+		Long: loginHelp,
 		RunE: func(c *cobra.Command, words []string) error {
 			if len(words) == 1 {
 				a.url = words[0]
 			}
-			return a.signIn(c.Context(), browser)
+			return a.signIn(c.Context(), browser || a.p.Secret != nil && !withKey)
 		},
 	}
-	c.Flags().BoolVar(&browser, "browser", false, "open the console, where a key can be made, before asking for it")
+	c.Flags().BoolVar(&browser, "browser", false, "sign in through a browser, also where standard input is no terminal")
+	c.Flags().BoolVar(&withKey, "with-key", false, "sign in with an API key")
+	c.MarkFlagsMutuallyExclusive("browser", "with-key")
 	return c
 }
 
@@ -45,14 +59,18 @@ func (a *app) signIn(ctx context.Context, browser bool) error {
 	if err := a.mayCarryKey(address); err != nil { // before the key is asked for
 		return err
 	}
-	workspace := cmp.Or(a.workspace, a.p.Getenv("DEVPILOT_WORKSPACE"))
 	if browser {
-		a.showPage(ctx, address+"/w/"+cmp.Or(workspace, "default")+"/settings/api-keys")
+		return a.browserLogin(ctx, address)
 	}
 	key, err := a.askSecret("API key for " + address + ": ")
 	if err != nil {
 		return err
 	}
+	return a.keep(ctx, kept, address, key, cmp.Or(a.workspace, a.p.Getenv("DEVPILOT_WORKSPACE")))
+}
+
+// keep keeps a key that works, for the workspace; empty for one of those that it is for.
+func (a *app) keep(ctx context.Context, kept credentials, address, key, workspace string) error {
 	api, err := a.client(address, key)
 	if err != nil {
 		return err

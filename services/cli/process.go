@@ -20,6 +20,8 @@ type Process struct {
 	Getenv         func(name string) string
 	// Directory is where credentials are kept.
 	Directory func() (string, error)
+	// Hostname is what this machine calls itself; nil where it has no name.
+	Hostname func() (string, error)
 	// Browser shows an address.
 	Browser func(ctx context.Context, address string) error
 	// Terminal says whether answers are read by a person; Secret, where standard input is a terminal, asks for a
@@ -36,7 +38,7 @@ var version = "dev"
 func OSProcess() Process {
 	p := Process{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
-		Directory: os.UserConfigDir, Browser: openBrowser, Terminal: term.IsTerminal(int(os.Stdout.Fd())), //nolint:gosec // a descriptor
+		Directory: os.UserConfigDir, Hostname: os.Hostname, Browser: openBrowser, Terminal: term.IsTerminal(int(os.Stdout.Fd())), //nolint:gosec // a descriptor
 	}
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) { //nolint:gosec // a descriptor
 		p.Secret = func() (string, error) {
