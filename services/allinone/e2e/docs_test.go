@@ -34,6 +34,8 @@ type step struct {
 var reference = []step{
 	{op: "getInfo"}, {op: "getOpenApi"}, {op: "getConfigSchema"}, {op: "createSession"}, {op: "getMe"}, {op: "createSignInCode"}, {op: "listServers"},
 	{op: "listSessions", keep: "SESSION_ID=sessions.0.id"},
+	{op: "createLoginRequest", keep: "USER_CODE=userCode"}, {op: "redeemLoginRequest", refused: "LOGIN_REQUEST_NOT_FOUND"},
+	{op: "getLoginRequest", refused: "BROWSER_REQUIRED"}, {op: "approveLoginRequest", refused: "BROWSER_REQUIRED"}, {op: "denyLoginRequest", refused: "BROWSER_REQUIRED"},
 	{op: "createWorkspace"}, {op: "listWorkspaces"}, {op: "getWorkspace"}, {op: "updateWorkspace"},
 	{op: "connectIntegration"}, {op: "listIntegrations"}, {op: "getIntegration"}, {op: "getBudget"},
 	{op: "refreshIntegration"}, {op: "listBitbucketWorkspaces"}, {op: "narrowIntegration"},

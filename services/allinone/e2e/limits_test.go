@@ -70,6 +70,7 @@ func limitedRequests(repository string) map[string]string {
 		"checkPush":                `{"branch":"main","rules":{"tags":["v*"],"paths":["web/**"],"pathsIgnore":["docs/**"],"skip":{"phrases":["[no deploy]"]}}}`,
 		"createWorkspace":          `{"workspaceId":"limits-2","displayName":"Limits","requestId":"once","validateOnly":true}`,
 		"updateWorkspace":          `{"displayName":"Limits"}`,
+		"createLoginRequest":       `{"clientName":"laptop"}`,
 		"createApiKey":             `{"label":"CI","apps":["web"],"requestId":"once","validateOnly":true}`,
 		"createNotificationTarget": `{"validateOnly":true,"target":{"kind":"WEBHOOK",` + target + `}}`,
 		"updateNotificationTarget": `{` + target + `}`,

@@ -20,6 +20,7 @@ const Members = later(() => import("./pages/members"), page);
 const Workspaces = later(() => import("./pages/workspaces"), page);
 const ApiKeys = later(() => import("./pages/api-keys"), page);
 const Sessions = later(() => import("./pages/sessions"), page);
+const Login = later(() => import("./pages/login"), page);
 const Notifications = later(() => import("./pages/notifications"), page);
 
 export function Routes() {
@@ -43,6 +44,7 @@ export function Routes() {
         <Route path="settings/sessions" element={<Sessions />} />
         <Route path="*" element={<NotFound framed />} />
       </Route>
+      <Route path="/login" element={<Login />} />
       <Route path="*" element={<NotFound />} />
     </Router>
   );

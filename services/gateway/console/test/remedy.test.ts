@@ -22,11 +22,6 @@ describe("remedies", () => {
     expect(lasting.filter((r) => /^Try again/.test(remedyFor(r).text))).toEqual([]);
   });
 
-  test("what the API says can pass by itself offers another try", () => {
-    const passing = table.filter((r) => r.retry === "backoff" && knownReason(r.reason)).map((r) => r.reason);
-    expect(passing.filter((r) => remedyFor(r).retry !== true)).toEqual([]);
-  });
-
   test("what no push mends is not answered with a push", () => {
     const places: Record<string, RegExp> = {
       SUBMODULE_REFUSED: /Options/,

@@ -30,15 +30,15 @@ const (
 	// MaxLoginName bounds what a program says that its machine is called, in characters.
 	MaxLoginName = 64
 
-	maxLogins           = 1000 // open at the same time
-	maxLoginsPerNetwork = 20
-	placesTried         = 12
-	maxPolls            = 4 * maxLogins // remembered by one process
+	maxLogins           = 1000          // login requests that are open at the same time
+	maxLoginsPerNetwork = 20            // of them from one IPv4 address or IPv6 /64
+	placesTried         = 12            // of all places, before a login request is refused
+	maxPolls            = 4 * maxLogins // login requests whose last question one process remembers
 
 	// userCodeLetters are those of RFC 8628, section 6.1: no vowels, which would make words, and none that look
 	// like another one. Eight of them are 25,600,000,000 codes.
 	userCodeLetters = "BCDFGHJKLMNPQRSTVWXZ"
-	userCodeLength  = 8
+	userCodeLength  = 8 // letters that a person compares
 	deviceMark      = "dpl_"
 )
 

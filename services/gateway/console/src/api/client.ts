@@ -22,6 +22,7 @@ export type ExplanationStep = Schemas["ExplanationStep"];
 export type HookRecord = Schemas["HookRecord"];
 export type Info = Schemas["Info"];
 export type Integration = Schemas["Integration"];
+export type LoginRequest = Schemas["LoginRequest"];
 export type Me = Schemas["Me"];
 export type Member = Schemas["Member"];
 export type NeedCount = Schemas["NeedCount"];

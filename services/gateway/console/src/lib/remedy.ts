@@ -3,8 +3,6 @@
 export interface Remedy {
   text: string;
   action?: { label: string; to: (workspace: string) => string };
-  /** Whether trying again can help by itself. */
-  retry?: boolean;
 }
 
 const integrations = { label: "Open Integrations", to: (ws: string) => `/w/${ws}/settings/integrations` };
@@ -15,7 +13,6 @@ const remedies: Record<string, Remedy> = {
   TOKEN_EXPIRED: {
     text: "Try again in a moment, or press Refresh Token under Integrations.",
     action: integrations,
-    retry: true,
   },
   RECONNECT_REQUIRED: {
     text: "An owner or admin connects Bitbucket again. Apps and history stay.",
@@ -47,7 +44,6 @@ const remedies: Record<string, Remedy> = {
   },
   ACCESS_REFUSED: {
     text: "The connection itself is fine. If this stays, check on Bitbucket that the connected account may still read the repository.",
-    retry: true,
   },
   WEBHOOK_REFUSED: {
     text: "Add the webhook by hand with the URL and secret shown; the message says what Bitbucket had against it.",
@@ -60,11 +56,9 @@ const remedies: Record<string, Remedy> = {
   },
   BITBUCKET_RATE_LIMITED: {
     text: "Bitbucket limits calls per hour. Devpilot goes on by itself as soon as it may.",
-    retry: true,
   },
   BITBUCKET_UNAVAILABLE: {
     text: "Bitbucket does not answer as it should. Try again in a moment; its status page says more.",
-    retry: true,
   },
   BRANCH_NOT_FOUND: { text: "Push the branch, or choose another one in the app's settings." },
   REPOSITORY_NOT_FOUND: {
@@ -76,18 +70,16 @@ const remedies: Record<string, Remedy> = {
   WORKSPACE_NOT_FOUND: { text: "Check the address, or ask a member to add you." },
   ETAG_MISMATCH: { text: "Somebody changed it meanwhile. Look at what is there now, then repeat your change." },
   PERMISSION_DENIED: { text: "Ask an owner or admin of the workspace to do it, or to raise your role." },
-  RATE_LIMITED: { text: "Wait a moment, then try again.", retry: true },
+  RATE_LIMITED: { text: "Wait a moment, then try again." },
   STORAGE_UNAVAILABLE: {
     text: "Devpilot's store does not answer. Try again in a moment; if it stays, tell the operator.",
-    retry: true,
   },
   SERVICE_UNAVAILABLE: {
     text: "A part of Devpilot is starting or stopped. Try again in a moment; if it stays, tell the operator.",
-    retry: true,
   },
-  TIMEOUT: { text: "It took too long. Try again; if it stays, tell the operator.", retry: true },
-  OFFLINE: { text: "Check your connection. This page goes on by itself when Devpilot answers.", retry: true },
-  INTERNAL: { text: "Try again; if it stays, give the operator the request id.", retry: true },
+  TIMEOUT: { text: "It took too long. Try again; if it stays, tell the operator." },
+  OFFLINE: { text: "Check your connection. This page goes on by itself when Devpilot answers." },
+  INTERNAL: { text: "Try again; if it stays, give the operator the request id." },
   SERVER_OFFLINE: { text: "Start a deployer worker for the server; the deployment then goes on by itself." },
   SERVER_UNKNOWN: { text: "Choose one of the known servers in the app's settings." },
   BITBUCKET_WORKSPACE_EXCLUDED: {
@@ -126,10 +118,11 @@ const remedies: Record<string, Remedy> = {
   },
   IDENTITY_PROVIDER_UNAVAILABLE: {
     text: "Try again in a moment; if it stays, the operator should check that Devpilot reaches the identity provider.",
-    retry: true,
   },
   MEMBER_NOT_FOUND: { text: "Look at who is a member of the workspace; this one may have left." },
   API_KEY_NOT_FOUND: { text: "Look at the list of API keys; this one may have been removed." },
+  LOGIN_REQUEST_NOT_FOUND: { text: "Run devpilot login again." },
+  LOGIN_REQUEST_ANSWERED: { text: "Run devpilot login again." },
   NOTIFICATION_TARGET_NOT_FOUND: { text: "Look at the list of notifications; this one may have been removed." },
   RELEASE_GONE: { text: "Redeploy the commit: the release itself was removed to make room for newer ones." },
   NOT_CANCELLABLE: { text: "There is nothing to do: the deployment has ended, or is just being made live." },
@@ -156,7 +149,7 @@ const remedies: Record<string, Remedy> = {
   CODE_CONFIG_INVALID: {
     text: "Correct the file at the line and column named, and push. Or switch configuration as code off in the app's settings.",
   },
-  GIT_FAILED: { text: "The log holds git's own words. If Bitbucket was in trouble, press Deploy latest.", retry: true },
+  GIT_FAILED: { text: "The log holds git's own words. If Bitbucket was in trouble, press Deploy latest." },
   TREE_REFUSED: {
     text: "The commit holds paths that must not be checked out; the log names them. Remove them and push.",
   },
@@ -169,23 +162,23 @@ const remedies: Record<string, Remedy> = {
   COMMIT_AMBIGUOUS: { text: "Give more digits of the hash, best all 40." },
   COMMIT_NOT_IN_BRANCH: { text: "Choose a commit that the branch has, or a tag that points to it." },
   COMMIT_GONE: {
-    text: "The commit is no longer in the repository. Press Deploy latest for the one that the branch has now.",
+    text: "Press Deploy latest for the commit that the branch has now.",
   },
   NO_HOOK_RUNNER: { text: "The message says what the server lacks. The operator adds it; then press Deploy latest." },
   REPOSITORY_TOO_LARGE: {
-    text: "The repository is larger than this server allows. Remove large files from its history, or have the operator raise the limit.",
+    text: "Remove large files from the repository's history, or have the operator raise the limit.",
   },
-  DISK_FULL: { text: "The server has too little free space. The operator frees some; then press Deploy latest." },
-  RELEASE_FAILED: { text: "The new tree could not be made live; the one before is still live. The log says why." },
-  RELEASE_LOCKED: { text: "Another worker held the server's releases. Press Deploy latest.", retry: true },
+  DISK_FULL: { text: "The operator frees space on the server; then press Deploy latest." },
+  RELEASE_FAILED: { text: "The release before is still live. The log says why." },
+  RELEASE_LOCKED: { text: "Another worker held the server's releases. Press Deploy latest." },
   WORKER_DIED: {
-    text: "The worker stopped in the middle, several times. The operator's logs say why; then press Deploy latest.",
+    text: "The operator's logs say why the worker stopped; then press Deploy latest.",
   },
 };
 
 /** The remedy for a reason; an unknown one has at least something to do. */
 export function remedyFor(reason: string | undefined): Remedy {
-  return remedies[reason ?? ""] ?? { text: "Try again; if it stays, give the operator the request id.", retry: true };
+  return remedies[reason ?? ""] ?? { text: "Try again; if it stays, give the operator the request id." };
 }
 
 export function knownReason(reason: string | undefined): boolean {
