@@ -317,6 +317,7 @@ const inSight = (option: Locator) =>
 
 test("the palette leads to apps and deployments, and ? lists the keys", async () => {
   await s.visit("activity");
+  await page.getByRole("heading", { name: "Activity" }).waitFor();
   await page.keyboard.press("Control+k");
   const palette = page.getByRole("dialog", { name: "Jump to" });
   const field = palette.getByRole("searchbox", { name: "Page, app, deployment or workspace" });

@@ -133,6 +133,45 @@ test("the log follows its end until the reader scrolls up, and again once back a
   s.calm();
 });
 
+test("a reader whom the address leads to the last line so far stays there when more come", async () => {
+  let most = 200;
+  let told = 0;
+  const text = (line: number) =>
+    `${JSON.stringify({ line, stage: "SOURCE_CONTROL", stream: "STDOUT", text: `line number ${line}` })}\n`;
+  const following = /\/log\?.*follow=true/;
+  await page.route(following, async (route) => {
+    await eventually("more lines", async () => most > told);
+    told = most;
+    const body = Array.from({ length: told }, (_, i) => text(i + 1)).join("");
+    const end = told > 200 ? `{"end":{"state":"COMPLETED"}}\n` : ""; // else the connection breaks
+    await route.fulfill({ status: 200, contentType: "application/x-ndjson", body: body + end });
+  });
+  await s.watch.expecting(/ERR_/, async () => {
+    await page.goto(`${new URL(page.url()).origin}${new URL(page.url()).pathname}#L200`);
+    await page.reload();
+    const lines = page.getByRole("group", { name: "Lines of the log" });
+    const named = page.locator(".line.target");
+    const inSight = async () => {
+      const [line, all] = [await named.boundingBox(), await lines.boundingBox()];
+      return line !== null && all !== null && line.y >= all.y && line.y + line.height <= all.y + all.height + 1;
+    };
+    await named.waitFor();
+    await expect.poll(inSight).toBe(true);
+    const height = await lines.evaluate((e) => e.scrollHeight);
+    most = 600;
+    await eventually("the lines to come", async () => (await lines.evaluate((e) => e.scrollHeight)) > 2 * height);
+    await page.getByText("End of the log: completed.").waitFor();
+    expect(await inSight()).toBe(true);
+    expect(await page.getByText("line number 600", { exact: true }).count()).toBe(0);
+    // Back at the end the reader is there by intent.
+    await lines.focus();
+    await lines.press("End");
+    await page.getByText("line number 600", { exact: true }).waitFor();
+  });
+  await page.unroute(following);
+  s.calm();
+});
+
 // The account may write to acme/docs, but is no admin of it.
 const copied = () => page.evaluate(() => navigator.clipboard.readText());
 

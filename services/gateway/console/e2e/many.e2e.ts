@@ -179,6 +179,7 @@ test("no other page asks for all apps either", async () => {
 
 test("an app that is on no first page is found by name wherever apps are chosen", async () => {
   await s.visit("activity");
+  await page.getByRole("heading", { name: "Activity" }).waitFor();
   asked = [];
   await page.keyboard.press("Control+k");
   const palette = page.getByRole("dialog", { name: "Jump to" });

@@ -44,6 +44,7 @@ export function LogView({
   const [following, setFollowing] = useState(target === undefined && kept === 0);
   const scroller = useRef<HTMLDivElement>(null);
   const leaving = useRef(false); // the reader turned the wheel up, and the page has not moved yet
+  const led = useRef(false); // to a line, and the reader has not moved since: where that is the end, it is not followed
   const { hits, count, scanned, more } = useSearch(lines, text);
   const [hit, setHit] = useState(0);
   const rows = Math.ceil(lines.length / block) * block;
@@ -67,12 +68,15 @@ export function LogView({
   const reached = target !== undefined && target.from - first < lines.length;
   useEffect(() => {
     if (!reached || target === undefined) return;
+    led.current = true;
     setFollowing(false);
     virtual.scrollToIndex(Math.max(target.from - first, 0), { align: target.to === target.from ? "center" : "start" });
   }, [reached, target, first, virtual]);
   const back = kept > 0 && kept - first < lines.length;
   useEffect(() => {
-    if (back) virtual.scrollToIndex(Math.max(kept - first, 0), { align: "start" });
+    if (!back) return;
+    led.current = true;
+    virtual.scrollToIndex(Math.max(kept - first, 0), { align: "start" });
   }, [back, kept, first, virtual]);
   useEffect(() => virtual.measure(), [wrap, virtual]);
   useEffect(() => {
@@ -82,6 +86,7 @@ export function LogView({
   // Who turns the wheel up leaves the end now: a jump to a line that comes before the page has moved is given up,
   // and where that jump arrives all the same is not taken for the reader's.
   const onWheel = (e: React.WheelEvent) => {
+    led.current = false;
     const up = e.deltaY < 0 && (scroller.current?.scrollTop ?? 0) > 0;
     if (!up) {
       leaving.current = false;
@@ -90,6 +95,9 @@ export function LogView({
     leaving.current = true;
     virtual.cancelScroll();
     setFollowing(false);
+  };
+  const moves = () => {
+    led.current = false;
   };
   const onScroll = () => {
     const el = scroller.current;
@@ -101,7 +109,7 @@ export function LogView({
     leaving.current = false;
     const atEnd = el.scrollHeight - el.scrollTop - el.clientHeight < lineHeight * 2;
     // Up leaves the end; that more lines came below does not.
-    const follows = atEnd || (following && lastScroll.current <= el.scrollTop);
+    const follows = (atEnd && !led.current) || (following && lastScroll.current <= el.scrollTop);
     if (follows !== following) setFollowing(follows);
     lastScroll.current = el.scrollTop;
     const top = virtual.getVirtualItemForOffset(el.scrollTop);
@@ -113,6 +121,7 @@ export function LogView({
       const at = hits[n];
       if (at === undefined) return;
       setHit(n);
+      led.current = true;
       setFollowing(false);
       virtual.scrollToIndex(at, { align: "center" });
     },
@@ -198,7 +207,7 @@ export function LogView({
           <Button
             className="small"
             onClick={() => {
-              leaving.current = false;
+              leaving.current = led.current = false;
               setFollowing(true);
             }}
           >
@@ -231,6 +240,8 @@ export function LogView({
           ref={scroller}
           onScroll={onScroll}
           onWheel={onWheel}
+          onKeyDownCapture={moves}
+          onPointerDownCapture={moves}
           tabIndex={0}
           role="group"
           aria-label="Lines of the log"
