@@ -83,14 +83,14 @@ test-console-unit: console-needs ## Check the console's types, run its unit test
 
 .PHONY: test-browser
 test-browser: console-needs ## Run the console's tests in a real Chromium
-	@.ci/needs chromium
+	@.ci/needs chromium redis-server
 	@$(MAKE) --no-print-directory console $(CLIENT)/node_modules/.stamp
 	@mkdir -p bin && go build -o bin/console-test ./services/allinone/cmd/devpilot
 	cd $(CONSOLE) && DEVPILOT_PROGRAM=$(ROOT)/bin/console-test npm run --silent e2e
 
 .PHONY: tour
 tour: console-needs ## Take the pictures of README's tour anew, by the browser test that goes it
-	@.ci/needs chromium
+	@.ci/needs chromium redis-server
 	@$(MAKE) --no-print-directory console
 	@mkdir -p bin $(CONSOLE)/tour && rm -f $(CONSOLE)/tour/*.png && go build -o bin/console-test ./services/allinone/cmd/devpilot
 	cd $(CONSOLE) && CONSOLE_TOUR=1 DEVPILOT_PROGRAM=$(ROOT)/bin/console-test npm run --silent e2e -- tour

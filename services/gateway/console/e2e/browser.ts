@@ -5,7 +5,14 @@ import { mkdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import type axe from "axe-core";
-import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from "playwright-core";
+import {
+  chromium,
+  type Browser,
+  type BrowserContext,
+  type BrowserContextOptions,
+  type Locator,
+  type Page,
+} from "playwright-core";
 import { expect } from "vitest";
 import { remember } from "./failed";
 import { start, type Stack } from "./stack";
@@ -111,6 +118,28 @@ export async function check(page: Page, name: string, whole = false): Promise<vo
   expect.soft(wide, `${name} scrolls sideways`).toBeLessThanOrEqual(0);
 }
 
+/**
+ * Waits until the focus is there; says where it is if it does not come. What opens or closes moves it a moment after it
+ * is seen: a key that is pressed before goes to what had it.
+ */
+export async function focused(target: Locator): Promise<void> {
+  await expect
+    .poll(() =>
+      target.evaluate((e) => {
+        const has = document.activeElement;
+        if (e === has) return "there";
+        const kept = e.closest("[inert]") === null ? "" : ", and it is kept out of reach";
+        return `at ${has?.outerHTML.slice(0, 200) ?? "nothing"}${kept}`;
+      }),
+    )
+    .toBe("there");
+}
+
+/** Waits until the focus is in a dialog, so that a key goes to it. */
+export async function focusIn(dialog: Locator): Promise<void> {
+  await expect.poll(() => dialog.evaluate((e) => e.contains(document.activeElement))).toBe(true);
+}
+
 /** The same page on a narrow screen. */
 export async function narrow(page: Page, name: string): Promise<void> {
   await page.setViewportSize({ width: 360, height: 740 });
@@ -170,12 +199,12 @@ export interface Scene {
   end: () => Promise<void>;
 }
 
-/** Starts the product with a scenario of the emulator, and a browser that is signed in if asked to. */
-export async function scene(scenario: string, signedIn = true): Promise<Scene> {
+/** Starts the product with a scenario of the emulator and further settings, and a browser that is signed in if asked to. */
+export async function scene(scenario: string, signedIn = true, settings: Record<string, string> = {}): Promise<Scene> {
   const program = process.env["DEVPILOT_PROGRAM"];
   if (program === undefined)
     throw new Error("DEVPILOT_PROGRAM must name the built all-in-one; make test-console sets it");
-  const [stack, browser] = await Promise.all([start(program, scenario), launch()]);
+  const [stack, browser] = await Promise.all([start(program, scenario, [], settings), launch()]);
   const context = await open(browser);
   const watch = new Watch(context);
   if (signedIn) await signIn(stack, context);

@@ -1,7 +1,7 @@
 // Pictures of an app's deployments: drawn when seen, used by mouse and keyboard, told in words too.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, connect, scene, type Scene } from "./browser";
+import { check, connect, focused, scene, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -125,7 +125,7 @@ test("arrows go from bar to bar, Enter and a click open the deployment", async (
   const links = bars().getByRole("link");
   await links.last().focus();
   await page.keyboard.press("ArrowLeft");
-  await expect.poll(() => links.nth(3).evaluate((a) => a === document.activeElement)).toBe(true);
+  await focused(links.nth(3));
   expect(await links.evaluateAll((all) => all.map((a) => a.getAttribute("tabindex")))).toEqual([
     "-1",
     "-1",
@@ -134,7 +134,7 @@ test("arrows go from bar to bar, Enter and a click open the deployment", async (
     "-1",
   ]);
   await page.keyboard.press("Home");
-  await expect.poll(() => links.first().evaluate((a) => a === document.activeElement)).toBe(true);
+  await focused(links.first());
   await page.keyboard.press("Enter");
   await page.waitForURL("**/apps/web/deployments/1");
   await page.getByText("End of the log: completed.").waitFor(); // the page itself: its address comes before it

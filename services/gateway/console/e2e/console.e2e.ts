@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { BrowserContext, Locator, Page } from "playwright-core";
-import { check, narrow, scene, type Scene, type Watch } from "./browser";
+import { check, focused, narrow, scene, type Scene, type Watch } from "./browser";
 import { eventually, type Stack } from "./stack";
 
 const repository = "team-07/service-07-123";
@@ -269,7 +269,7 @@ test("the list of apps", async () => {
   await page.getByRole("link", { name: "Integrations" }).focus();
   await page.keyboard.press("Escape");
   await page.getByRole("link", { name: "Integrations" }).waitFor({ state: "hidden" });
-  expect(await menu.evaluate((b) => b === document.activeElement)).toBe(true);
+  await focused(menu);
   await page.setViewportSize({ width: 1280, height: 860 });
   calm();
 });
@@ -387,7 +387,7 @@ test("removing says what goes and what stays, and gives the focus back", async (
   await narrow(page, "integrations-remove");
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "detached" });
-  expect(await remove.evaluate((b) => b === document.activeElement)).toBe(true);
+  await focused(remove);
   await remove.click();
   await dialog.getByRole("button", { name: "Remove Bitbucket" }).click();
   await page.getByText("Not connected").first().waitFor();

@@ -1,7 +1,7 @@
 // Deployments in depth: hooks with their lines, cancel, redeploy, rollback, variables, rules, serving.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, connect, narrow, scene, type Scene } from "./browser";
+import { check, connect, focused, narrow, scene, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -62,7 +62,7 @@ test("hooks are added, edited, reordered by keyboard and removed", async () => {
     "the order to be stored",
     async () => (await app()).hooks.map((h) => h.name).join() === "check,build,extra",
   );
-  await expect.poll(() => up.evaluate((b) => b === document.activeElement)).toBe(true);
+  await focused(up);
   await page.getByRole("button", { name: "Move check down" }).click();
   await eventually(
     "the order to be stored",
@@ -352,9 +352,7 @@ test("an app that watches a pattern asks which branch is to be deployed, the las
   await page.getByRole("button", { name: "Deploy latest…" }).click();
   const dialog = page.getByRole("dialog");
   await dialog.getByText("No branch matches it yet.").waitFor();
-  expect(await dialog.getByRole("combobox", { name: "Branch" }).evaluate((f) => f === document.activeElement)).toBe(
-    true,
-  );
+  await focused(dialog.getByRole("combobox", { name: "Branch" }));
   await check(page, "deploy-branch-none");
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "detached" });
@@ -391,7 +389,7 @@ test("an app that watches a pattern asks which branch is to be deployed, the las
   await dialog.getByRole("listbox").waitFor({ state: "detached" });
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "detached" });
-  await expect.poll(() => open.evaluate((b) => b === document.activeElement)).toBe(true);
+  await focused(open);
 
   await open.click();
   await field.fill("1.0");

@@ -1,6 +1,6 @@
 // What a failed test leaves to look at: of each open page where it is, what it shows and its last requests.
 import type { BrowserContext, Page, Request } from "playwright-core";
-import { TestRunner, type RunnerTestCase } from "vitest";
+import { TestRunner, type RunnerTask, type RunnerTestCase } from "vitest";
 
 const mostRequests = 30;
 const mostText = 1500;
@@ -40,8 +40,18 @@ async function tell(): Promise<void> {
 
 /** Runs the tests: unlike a hook it is there for every file, also where files share their modules. */
 export default class extends TestRunner {
+  private readonly failed = new Set<string>();
+
+  /** A file tells one story, in order: what follows a failure would fail for its sake. Other files go on. */
+  override async onBeforeRunTask(task: RunnerTask): Promise<void> {
+    if (this.failed.has(task.file.id)) task.mode = "skip";
+    await super.onBeforeRunTask(task);
+  }
+
   override async onAfterRunTask(task: RunnerTestCase): Promise<void> {
     await super.onAfterRunTask(task);
-    if (task.result?.state === "fail") await tell();
+    if (task.result?.state !== "fail") return;
+    this.failed.add(task.file.id);
+    await tell();
   }
 }

@@ -2,7 +2,7 @@
 // anew, another tab changes the same thing. And what cannot be had says so and can be had later.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, connect, open, scene, signIn, type Scene } from "./browser";
+import { check, connect, focused, focusIn, open, scene, type Scene, signIn } from "./browser";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -125,15 +125,17 @@ test("a dialog in which something was typed is not closed by a click beside it o
   const asked = page.getByRole("alertdialog", { name: "Leave without saving?" });
   await page.mouse.click(4, 4);
   await asked.getByRole("button", { name: "Stay" }).click();
-  await expect.poll(() => dialog.getByLabel("Command").evaluate((e) => e === document.activeElement)).toBe(true);
+  await focused(dialog.getByLabel("Command"));
   await page.keyboard.press("Escape");
   await asked.getByRole("button", { name: "Stay" }).click();
+  await focused(dialog.getByLabel("Command"));
   expect(await dialog.getByLabel("Command").inputValue()).toBe("npm ci && npm run a-very-long-build");
   await page.keyboard.press("Escape");
   await asked.getByRole("button", { name: "Leave" }).click();
   await dialog.waitFor({ state: "detached" });
   // Nothing typed: nothing asked.
   await page.getByRole("button", { name: "Add a hook…" }).click();
+  await focusIn(dialog);
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "detached" });
   s.calm();

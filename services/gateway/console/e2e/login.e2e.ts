@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Browser, Page } from "playwright-core";
-import { check, launch, open, Watch } from "./browser";
+import { check, focused, launch, open, Watch } from "./browser";
 import { provide, type Provider } from "./provider";
 import { eventually, start, type Stack } from "./stack";
 
@@ -114,7 +114,8 @@ test("a member types the code with the keyboard alone, cannot give more than the
   await jane.goto(`${stack.url}/login`);
   await jane.getByLabel("Code", { exact: true }).waitFor();
   await everywhere(jane, "login-code");
-  await jane.keyboard.type(asks.code.toLowerCase().replace("-", " ")); // the focus is in the field
+  await focused(jane.getByLabel("Code", { exact: true }));
+  await jane.keyboard.type(asks.code.toLowerCase().replace("-", " "));
   await jane.keyboard.press("Enter");
   await jane.getByRole("heading", { name: asks.code }).waitFor();
   expect(await jane.getByRole("radio", { name: /^Admin/ }).isDisabled()).toBe(true);

@@ -1,8 +1,8 @@
 // Every page with apps of every kind in it: at a desk's width and a telephone's, in both colour schemes,
 // nothing that axe finds, nothing that scrolls sideways. With CONSOLE_SHOTS a picture of each is kept.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Locator, Page } from "playwright-core";
-import { check, connect, scene, type Scene } from "./browser";
+import type { Page } from "playwright-core";
+import { check, connect, focused, focusIn, scene, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
 const long = "landing-page-of-the-autumn-campaign-with-a-long-name-2026-europe".slice(0, 63);
@@ -127,8 +127,6 @@ test.each([
   s.calm();
 });
 
-const focused = (locator: Locator) => expect.poll(() => locator.evaluate((e) => e === document.activeElement));
-
 test("a row of the apps opens wherever it is pressed, and by keyboard", async () => {
   await page.goto(s.at("apps"));
   const row = page.getByRole("listitem").filter({ has: page.getByRole("link", { name: "web", exact: true }) });
@@ -143,11 +141,11 @@ test("a row of the apps opens wherever it is pressed, and by keyboard", async ()
   expect(await links.count()).toBe(8); // one a row
   expect(await links.first().innerText()).toBe("web"); // what fails is on top
   await page.keyboard.press("j");
-  await focused(links.first()).toBe(true);
+  await focused(links.first());
   await page.keyboard.press("j");
-  await focused(links.nth(1)).toBe(true);
+  await focused(links.nth(1));
   await page.keyboard.press("k");
-  await focused(links.first()).toBe(true);
+  await focused(links.first());
   await page.keyboard.press("Enter");
   await page.waitForURL("**/apps/web");
   s.calm();
@@ -160,7 +158,7 @@ test("a row has a menu, by keyboard too, and is two lines on a phone", async () 
   await button.focus();
   await page.keyboard.press("Enter");
   const menu = page.getByRole("menu", { name: "More about web" });
-  await focused(menu.getByRole("menuitem", { name: "Deploy latest" })).toBe(true);
+  await focused(menu.getByRole("menuitem", { name: "Deploy latest" }));
   expect(await menu.getByRole("menuitem").allInnerTexts()).toEqual([
     "Deploy latest",
     "Open the live site",
@@ -172,10 +170,11 @@ test("a row has a menu, by keyboard too, and is two lines on a phone", async () 
   await check(page, "apps-menu");
   await page.keyboard.press("Escape");
   await menu.waitFor({ state: "detached" });
-  await focused(button).toBe(true);
+  await focused(button);
   await page.keyboard.press("Enter");
-  await menu.waitFor();
+  await focused(menu.getByRole("menuitem", { name: "Deploy latest" }));
   await page.keyboard.press("End");
+  await focused(menu.getByRole("menuitem", { name: "Settings" }));
   await page.keyboard.press("Enter");
   await page.waitForURL("**/apps/web?tab=settings");
   await page.goto(s.at("apps"));
@@ -233,7 +232,7 @@ test("Save is grey until something changed, and what is not saved is not left un
   await page.getByRole("link", { name: "General" }).click();
   await field.fill("8");
   await page.goBack();
-  await asked.waitFor();
+  await focusIn(asked);
   await page.keyboard.press("Escape");
   await asked.waitFor({ state: "detached" });
   expect(await field.inputValue()).toBe("8");
@@ -295,7 +294,7 @@ test("the week of the workspace and of an app's deliveries is drawn, and said in
   expect(word).toMatch(/: \d+ completed, 1 deploying, 1 failed$/);
   await today.focus();
   await page.keyboard.press("ArrowLeft");
-  await focused(week.getByRole("img").nth(5)).toBe(true);
+  await focused(week.getByRole("img").nth(5));
   expect(await week.getByRole("img").nth(5).getAttribute("aria-label")).toMatch(/: none$/);
   await page.getByText("As a table").click();
   const rows = page.getByRole("table", { name: "Deployments by day and outcome, newest first" }).getByRole("row");

@@ -1,7 +1,7 @@
 // What an app's settings hold beside hooks and rules: variables, pasted or for some branches only, and the badge.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, connect, narrow, scene, type Scene } from "./browser";
+import { check, connect, focused, narrow, scene, type Scene } from "./browser";
 import { createApp } from "./stack";
 
 let s: Scene;
@@ -102,7 +102,8 @@ test("a variable has a value of its own for some branches, by keyboard alone", a
     await page.keyboard.type(text);
     await page.keyboard.press("Tab");
   };
-  await type("MODE"); // the focus begins here
+  await focused(dialog.getByLabel("Name")); // it begins here
+  await type("MODE");
   await type("");
   await type("live");
   await page.keyboard.press("Enter"); // a line of a form saves it
@@ -111,7 +112,7 @@ test("a variable has a value of its own for some branches, by keyboard alone", a
   await type("release/2.*");
   await page.keyboard.press("Enter");
   await dialog.waitFor({ state: "detached" });
-  await expect.poll(() => open.evaluate((b) => b === document.activeElement)).toBe(true);
+  await focused(open);
   const list = page.getByRole("list", { name: "Variables" });
   await list.getByRole("listitem").filter({ hasText: "release/2.*" }).getByText("live").waitFor();
   await page.getByRole("button", { name: "Edit MODE of release/2.*", exact: true }).waitFor();

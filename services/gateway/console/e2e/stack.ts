@@ -35,7 +35,7 @@ export interface Stack {
   stop: () => Promise<void>;
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   for (;;) {
     // Not one of those that the system gives to connections, which could have it before the product does.
     const port = 10_000 + Math.floor(Math.random() * 10_000);
@@ -125,7 +125,12 @@ async function gate(target: number): Promise<Gate> {
   });
 }
 
-export async function start(program: string, scenario: string, more: string[] = []): Promise<Stack> {
+export async function start(
+  program: string,
+  scenario: string,
+  more: string[] = [],
+  settings: Record<string, string> = {},
+): Promise<Stack> {
   const dir = await mkdtemp(join(tmpdir(), "devpilot-console-"));
   const [port, ops, bitbucket, live] = [await freePort(), await freePort(), await freePort(), await freePort()];
   const way = await gate(port);
@@ -154,7 +159,7 @@ export async function start(program: string, scenario: string, more: string[] = 
   let child: ChildProcess;
   let ended: Promise<void>;
   const begin = async () => {
-    child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+    child = spawn(program, args, { env: { ...env, ...settings }, stdio: ["ignore", "pipe", "pipe"] });
     child.stdout?.on("data", (d: Buffer) => (output += d.toString()));
     child.stderr?.on("data", (d: Buffer) => (output += d.toString()));
     ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));

@@ -43,8 +43,6 @@ export default defineConfig({
     // A busy machine is no failure: what is waited for has as long here as in the browser.
     expect: { poll: { timeout: 45_000, interval: 50 } },
     reporters: ["default", new Times()],
-    // One story, told in order: what follows a failure would fail for its sake.
-    bail: 1,
     sequence: { concurrent: false, sequencer: LongestFirst },
     // Each file has a product and a browser of its own, and waits for them half of the time: two fill two cores.
     pool: "forks",

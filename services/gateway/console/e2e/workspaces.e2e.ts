@@ -1,7 +1,7 @@
 // The workspaces of two people in two browsers: what one makes, renames and deletes, the other sees.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Browser, Page } from "playwright-core";
-import { check, launch, open, signIn, visit, Watch } from "./browser";
+import { check, focused, launch, open, signIn, visit, Watch } from "./browser";
 import { provide, type Provider } from "./provider";
 import { start, type Stack } from "./stack";
 
@@ -60,7 +60,8 @@ test("a workspace is made with the keyboard alone, with an id made of its name, 
   await visit(olga, `${stack.url}/w/default/settings/workspaces`);
   await olga.getByRole("button", { name: "Create workspace" }).focus();
   await olga.keyboard.press("Enter");
-  await olga.keyboard.type("Acme Läden"); // the focus is in the name
+  await focused(olga.getByLabel("Name", { exact: true }));
+  await olga.keyboard.type("Acme Läden");
   const id = olga.getByLabel("Id", { exact: true });
   expect(await id.inputValue()).toBe("acme-la-den");
   await olga.keyboard.press("Tab");

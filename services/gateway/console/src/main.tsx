@@ -4,6 +4,7 @@ import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { unstable_HistoryRouter as HistoryRouter } from "react-router";
 import { history } from "./lib/leaving";
 import { Routes } from "./routes";
+import { NotLoaded } from "./ui/later";
 import "./styles.css";
 
 const client = new QueryClient({
@@ -22,7 +23,12 @@ const client = new QueryClient({
 
 const root = document.getElementById("root");
 if (root === null) throw new Error("index.html has no #root");
-createRoot(root).render(
+createRoot(root, {
+  // A part that did not come says so where it would stand; who leaves a page while it loads need not hear of it.
+  onCaughtError: (error, { componentStack }) => {
+    if (!(error instanceof NotLoaded)) console.error(error, componentStack);
+  },
+}).render(
   <StrictMode>
     <QueryClientProvider client={client}>
       <HistoryRouter history={history}>

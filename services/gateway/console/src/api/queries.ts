@@ -1,5 +1,5 @@
 import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
-import { api, body, type Branch } from "./client";
+import { api, body, type Branch, type Webhook } from "./client";
 import { learn } from "../lib/clock";
 import type { LogRecord } from "../lib/log";
 import { matcher, patternPrefix } from "../lib/pattern";
@@ -58,24 +58,36 @@ export const whyQuery = (workspace: string, q: Question) =>
     retry: false,
   });
 
+/** What is on all pages of a list, from the first to the last. */
+async function allPages<P extends { nextPageToken?: string }, T>(
+  page: (pageToken: string) => Promise<P>,
+  items: (page: P) => T[],
+): Promise<T[]> {
+  const all: T[] = [];
+  for (let pageToken = ""; ;) {
+    const got = await page(pageToken);
+    all.push(...items(got));
+    pageToken = got.nextPageToken ?? "";
+    if (pageToken === "") return all;
+  }
+}
+
 /** Everybody in the workspace: a team is at most 500. */
 export const membersQuery = (workspace: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "members"), "list"],
-    queryFn: async ({ signal }) => {
-      const members = [];
-      for (let pageToken = ""; ;) {
-        const page = body(
-          await api.GET("/v1/workspaces/{workspace}/members", {
-            params: { path: { workspace }, query: { pageSize: 200, pageToken } },
-            signal,
-          }),
-        );
-        members.push(...page.members);
-        pageToken = page.nextPageToken ?? "";
-        if (pageToken === "") return { members };
-      }
-    },
+    queryFn: async ({ signal }) => ({
+      members: await allPages(
+        async (pageToken) =>
+          body(
+            await api.GET("/v1/workspaces/{workspace}/members", {
+              params: { path: { workspace }, query: { pageSize: 200, pageToken } },
+              signal,
+            }),
+          ),
+        (p) => p.members,
+      ),
+    }),
   });
 
 export const invitationsQuery = (workspace: string) =>
@@ -89,20 +101,17 @@ export const invitationsQuery = (workspace: string) =>
 export const apiKeysQuery = (workspace: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "apiKeys"), "list"],
-    queryFn: async ({ signal }) => {
-      const all = [];
-      for (let pageToken = ""; ;) {
-        const page = body(
-          await api.GET("/v1/workspaces/{workspace}/apiKeys", {
-            params: { path: { workspace }, query: { pageSize: 200, pageToken } },
-            signal,
-          }),
-        );
-        all.push(...page.apiKeys);
-        pageToken = page.nextPageToken ?? "";
-        if (pageToken === "") return all;
-      }
-    },
+    queryFn: ({ signal }) =>
+      allPages(
+        async (pageToken) =>
+          body(
+            await api.GET("/v1/workspaces/{workspace}/apiKeys", {
+              params: { path: { workspace }, query: { pageSize: 200, pageToken } },
+              signal,
+            }),
+          ),
+        (p) => p.apiKeys,
+      ),
     refetchInterval: 10_000,
   });
 
@@ -269,15 +278,23 @@ export const webhookQuery = (workspace: string, webhook: string) =>
       ),
   });
 
-export const webhooksQuery = (workspace: string) =>
+/** Every webhook of the workspace, or every one in a state: one for each repository, so there may be hundreds. */
+export const webhooksQuery = (workspace: string, state?: Webhook["state"]) =>
   queryOptions({
-    queryKey: [...keys.kind(workspace, "webhook"), "list"],
-    queryFn: async ({ signal }) =>
-      body(
-        await api.GET("/v1/workspaces/{workspace}/webhooks", {
-          params: { path: { workspace }, query: { pageSize: 200 } },
-          signal,
-        }),
+    queryKey: [...keys.kind(workspace, "webhook"), "list", state],
+    queryFn: ({ signal }) =>
+      allPages(
+        async (pageToken) =>
+          body(
+            await api.GET("/v1/workspaces/{workspace}/webhooks", {
+              params: {
+                path: { workspace },
+                query: { pageSize: 200, pageToken, ...(state === undefined ? {} : { state }) },
+              },
+              signal,
+            }),
+          ),
+        (p) => p.webhooks,
       ),
   });
 

@@ -128,7 +128,13 @@ export default function Apps() {
               app={menuApp}
               button={menu.button}
               onDeploy={() => deploy.mutate({ app: menuApp.id })}
-              onClose={() => setMenu(undefined)}
+              onClose={() => {
+                setMenu(undefined);
+                // The menu gives the focus back itself, unless the page is busy just then.
+                setTimeout(() => {
+                  if (document.activeElement === document.body) menu.button.focus();
+                }, 100);
+              }}
             />
           )}
           <More query={apps} />

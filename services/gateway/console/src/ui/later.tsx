@@ -4,7 +4,8 @@ import { Component, lazy, Suspense, useState, type ComponentType, type ReactNode
 import { useLocation } from "react-router";
 import { Banner, Button } from "./basics";
 
-class NotLoaded extends Error {}
+/** Why a part of the console is not there: it could not be fetched. */
+export class NotLoaded extends Error {}
 
 interface Props {
   /** Where the visitor is: elsewhere what failed is tried again. */

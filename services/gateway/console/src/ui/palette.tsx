@@ -1,4 +1,4 @@
-import { useDeferredValue, useState } from "react";
+import { useDeferredValue, useEffect, useState, type KeyboardEvent } from "react";
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { useNavigate } from "react-router";
 import { Autocomplete } from "react-aria-components/Autocomplete";
@@ -29,10 +29,25 @@ export default function Palette({
   const more = useQuery({ ...appsNamedQuery(ws, name), enabled: name !== "", placeholderData: keepPreviousData });
   const apps = new Map([...(list.data ?? []), ...(name === "" ? [] : (more.data ?? []))].map((a) => [a.id, a]));
   const found = places(query, ws, [...apps.values()], workspaces);
+  const coming = asked !== query.trim().slice(0, 200) || list.isFetching || (name !== "" && more.isFetching);
+
+  // For what Enter was pressed before its places had come.
+  const [entered, setEntered] = useState<string>();
+  const first = entered === query && !coming ? found[0]?.to : undefined;
+  useEffect(() => {
+    if (first === undefined) return;
+    onClose();
+    void navigate(first);
+  }, [first, navigate, onClose]);
+  const onEnter = (e: KeyboardEvent<HTMLElement>) => {
+    if (e.key !== "Enter" || e.nativeEvent.isComposing || query.trim() === "") return;
+    // A place that the arrows or the typing led to is the one that is meant.
+    if (e.target instanceof HTMLInputElement && !e.target.getAttribute("aria-activedescendant")) setEntered(query);
+  };
   return (
     <Dialog title="Jump to" open onClose={onClose}>
       <Autocomplete inputValue={query} onInputChange={setQuery}>
-        <SearchField aria-label="Page, app, deployment or workspace" autoFocus className="field">
+        <SearchField aria-label="Page, app, deployment or workspace" autoFocus className="field" onKeyDown={onEnter}>
           <Input placeholder="An app, or an app and a number: web 12" spellCheck={false} />
         </SearchField>
         {/* What scrolls is reached by keyboard, too. */}

@@ -23,7 +23,7 @@ export function WebhookLink({ webhook: w }: { webhook: Webhook }) {
 export function LeftWebhooks() {
   const { ws, adminOnly } = usePlace();
   const client = useQueryClient();
-  const webhooks = useQuery(webhooksQuery(ws));
+  const webhooks = useQuery(webhooksQuery(ws, "LEFT_ON_BITBUCKET"));
   const dismiss = useMutation({
     mutationFn: async (w: Webhook) =>
       body(
@@ -33,7 +33,7 @@ export function LeftWebhooks() {
       ),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "webhook") }),
   });
-  const left = (webhooks.data?.webhooks ?? []).filter((w) => w.state === "LEFT_ON_BITBUCKET");
+  const left = webhooks.data ?? [];
   if (left.length === 0) return null;
   return (
     <section className="card" aria-labelledby="left">

@@ -6,6 +6,9 @@ import { Button, Failed, Said, Skeleton } from "../basics";
 import { Dialog } from "../dialog";
 import { WebhookLink } from "./left";
 
+/** How many of the webhooks that stay are named: a dialog is read at a glance. */
+const named = 20;
+
 /** What goes and what stays when the connection is removed. */
 export function RemoveDialog({
   open,
@@ -33,7 +36,7 @@ export function RemoveDialog({
     },
     onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "integration") }),
   });
-  const staying = (webhooks.data?.webhooks ?? []).filter(
+  const staying = (webhooks.data ?? []).filter(
     (w) => w.state === "ACTIVE" || w.state === "MANUAL" || w.state === "DRIFTED" || w.state === "LEFT_ON_BITBUCKET",
   );
   return (
@@ -58,11 +61,12 @@ export function RemoveDialog({
               : `${staying.length} webhooks stay on Bitbucket, where Devpilot cannot reach them afterwards. Their deliveries do nothing; delete them there when you like.`}
           </p>
           <ul className="links">
-            {staying.map((w) => (
+            {staying.slice(0, named).map((w) => (
               <li key={w.id}>
                 <WebhookLink webhook={w} />
               </li>
             ))}
+            {staying.length > named && <li>and {staying.length - named} more, which this page lists afterwards</li>}
           </ul>
         </>
       ) : (
