@@ -161,6 +161,20 @@ func TestHealth_aMissedPushHasTheHookComparedAndRepaired(t *testing.T) {
 	}
 }
 
+// TestHealth_aPushFoundAtAReconnectHasTheHookCompared: it may have come after deliveries were taken again, and
+// without one. It is not counted with those whose delivery did not come.
+func TestHealth_aPushFoundAtAReconnectHasTheHookCompared(t *testing.T) {
+	s, r, w := doubting(t)
+	s.edit(w, map[string]any{"active": false})
+	f := foundPush("one", time.Now())
+	f.Found = webhookv1.Delivery_RESUMED
+	r.record(outcomeOf(f, "app-main", "PENDING"))
+	w = r.eventually(w.GetId(), inHealth(webhookv1.Webhook_INACTIVE))
+	if w.GetFoundPushes() != 0 || w.GetLastFoundTime() != nil {
+		t.Errorf("webhook %v", w)
+	}
+}
+
 // TestHealth_aDeactivatedHookIsLeftSoUntilAPersonSays, also by a rotation and a change of the watches.
 func TestHealth_aDeactivatedHookIsLeftSoUntilAPersonSays(t *testing.T) {
 	s, r, w := doubting(t)

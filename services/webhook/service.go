@@ -113,7 +113,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 	})
 	s.server = server.New(server.Config{
 		Registry: s.registry, Tokens: tokens, Logger: d.Logger, Now: d.Now,
-		Log: delivery.New(delivery.Config{JS: d.JS, Store: s.store, Codec: codec, Tokens: tokens, Missed: s.registry.Missed, Now: d.Now}),
+		Log: delivery.New(delivery.Config{JS: d.JS, Store: s.store, Codec: codec, Tokens: tokens, Missed: s.registry.Missed, Doubted: s.registry.Doubted, Now: d.Now}),
 	})
 	return s, nil
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 	"devpilot.io/bitbucket/pkg/testkit"
 )
@@ -53,7 +55,9 @@ func TestChaos(t *testing.T) {
 	t.Logf("-chaos.seed=%d", seed)
 	told := &tally{}
 	defer func() { t.Logf("\n%s", told) }()
-	g := openGround(t, &report{})
+	store := testkit.RealRedis(t)
+	calls := store.Client()
+	g := openGround(t, &report{}, "DEVPILOT_REDIS_URL="+store.URL())
 	until := time.Now().Add(*chaosFor)
 	var all sync.WaitGroup
 	list := make([]*half, halves)
@@ -65,6 +69,8 @@ func TestChaos(t *testing.T) {
 			t.Run(h.workspace, func(t *testing.T) {
 				h.on(t)
 				for round := 0; round == 0 || time.Now().Before(until); round++ {
+					// A round in minutes makes the calls of hours: those of Bitbucket's budget are forgotten.
+					forgetCalls(t, calls)
 					for _, i := range h.rnd.Perm(len(chaosKinds)) {
 						h.suffer(chaosKinds[i])
 					}
@@ -74,6 +80,21 @@ func TestChaos(t *testing.T) {
 	}
 	all.Wait()
 	t.Run("the public URL changes", func(t *testing.T) { g.move(t, list, told) })
+}
+
+// forgetCalls has it that no call to Bitbucket was made in the last hour, and leaves alone what else is in Redis.
+func forgetCalls(t *testing.T, store redis.UniversalClient) {
+	t.Helper()
+	keys, err := store.Keys(t.Context(), "rate:*budget*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(keys) == 0 {
+		return // none was made yet
+	}
+	if err := store.Del(t.Context(), keys...).Err(); err != nil {
+		t.Error(err)
+	}
 }
 
 // tally is how long it took, of each kind of trouble, until all was well after its end. It is safe for
@@ -115,7 +136,9 @@ type half struct {
 	repos   []repository
 	pages   map[string]string // app → what was pushed last to its branch
 	pushed  int
-	had     map[string]int // how often a repository had a kind of trouble, by both names
+	// had is how often a repository had a kind of trouble, by both names, and lastHad when last.
+	had     map[string]int
+	lastHad map[string]time.Time
 }
 
 // chaosBranches are what the two apps of a repository watch.
@@ -128,7 +151,7 @@ func (*half) app(repo repository, branch string) string {
 
 func (g *ground) half(t *testing.T, name string, rnd *rand.Rand, told *tally) *half {
 	t.Helper()
-	h := &half{tenant: g.connected(t, name, name), t: t, g: g, rnd: rnd, told: told, account: name, pages: map[string]string{}, had: map[string]int{}}
+	h := &half{tenant: g.connected(t, name, name), t: t, g: g, rnd: rnd, told: told, account: name, pages: map[string]string{}, had: map[string]int{}, lastHad: map[string]time.Time{}}
 	for i := range reposOfHalf {
 		repo := g.repository(t, fmt.Sprintf("%s-%d", name, i+1), name)
 		h.repos = append(h.repos, repo)
@@ -164,9 +187,11 @@ func (h *half) suffer(k chaosKind) {
 	h.t.Helper()
 	repo := h.repos[h.rnd.IntN(len(h.repos))]
 	had := k.name + " " + repo.name
-	if h.had[had]++; k.most > 0 && h.had[had] > k.most {
+	if k.most > 0 && (h.had[had] >= k.most || time.Since(h.lastHad[had]) < k.apart) {
 		return
 	}
+	h.had[had]++
+	h.lastHad[had] = time.Now()
 	end := k.begin(h, repo)
 	for _, r := range h.repos {
 		h.push(r)
@@ -382,8 +407,9 @@ func (h *half) revoke() {
 // chaosKind is a kind of trouble.
 type chaosKind struct {
 	name string
-	// most is how often one repository has it at most; 0 is no bound.
-	most int
+	// most is how often one repository has it at most, so far apart; 0 is no bound.
+	most  int
+	apart time.Duration
 	// begin makes the trouble; its answer ends it.
 	begin func(h *half, repo repository) (end func())
 	// shows says what must be seen while it lasts, beside that nothing is untrue; nil is nothing.
@@ -415,10 +441,10 @@ func edited(name string, change object) chaosKind {
 	}}
 }
 
-// seldom bounds a kind of trouble that is mended later each time: who sends signatures that are wrong for ever is not
-// to have the secret written for ever.
-func seldom(most int, k chaosKind) chaosKind {
-	k.most = most
+// seldom bounds a kind of trouble that is mended later each time, for the pause before it doubles: who sends signatures
+// that are wrong for ever is not to have the secret written for ever.
+func seldom(most int, apart time.Duration, k chaosKind) chaosKind {
+	k.most, k.apart = most, apart
 	return k
 }
 
@@ -440,7 +466,7 @@ var chaosKinds = []chaosKind{
 	}},
 	edited("webhook's URL changed", object{"url": "http://127.0.0.1:9/elsewhere"}),
 	edited("webhook's events changed", object{"events": []string{"repo:fork"}}),
-	seldom(3, edited("webhook's secret changed", object{"secret": "another secret of somebody else"})),
+	seldom(3, 10*time.Minute, edited("webhook's secret changed", object{"secret": "another secret of somebody else"})),
 	{
 		name: "webhook deactivated",
 		begin: func(h *half, repo repository) func() {

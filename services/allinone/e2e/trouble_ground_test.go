@@ -28,7 +28,8 @@ type ground struct {
 	common *tenant
 }
 
-func openGround(t *testing.T, told *report) *ground {
+// openGround starts the product and an emulator, with further settings of the product.
+func openGround(t *testing.T, told *report, env ...string) *ground {
 	t.Helper()
 	listen := loopback(t)
 	address := onLocalhost("http://" + listen)
@@ -47,10 +48,10 @@ func openGround(t *testing.T, told *report) *ground {
 	})
 	bucket := &site{address: address, Control: server.Control(), secrets: map[string]string{}}
 	dir := filepath.Join(testkit.FastDir(t), "data")
-	d, at := startDaemon(t, dir,
+	d, at := startDaemon(t, dir, append(env,
 		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+secretFile(t),
 		"DEVPILOT_BITBUCKET_SITE_URL="+bucket.address, "DEVPILOT_BITBUCKET_API_URL="+bucket.address+"/2.0",
-		"DEVPILOT_WORKER_LEASE="+workerLease.String(), "DEVPILOT_RECONCILE_INTERVAL=1s", "DEVPILOT_RECONCILE_GRACE=2s")
+		"DEVPILOT_WORKER_LEASE="+workerLease.String(), "DEVPILOT_RECONCILE_INTERVAL=1s", "DEVPILOT_RECONCILE_GRACE=2s")...)
 	if err := bucket.SetCallbackURL(t.Context(), at+"/oauth/bitbucket/callback"); err != nil {
 		t.Fatal(err)
 	}

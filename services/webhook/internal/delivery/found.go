@@ -51,12 +51,25 @@ func (l *Log) place(ctx context.Context, workspace string, f *webhookv1.FoundPus
 	if err != nil {
 		return "", 0, err
 	}
-	if fresh && f.GetFound() == webhookv1.Delivery_DELIVERY_MISSING {
-		if err := l.cfg.Missed(ctx, workspace, w.GetId(), f.GetTime().AsTime()); err != nil {
+	if fresh {
+		if err := l.evidence(ctx, w, f); err != nil {
 			return "", 0, err
 		}
 	}
 	return w.GetId(), number, l.list(ctx, w, number, f, lists)
+}
+
+// evidence tells what the push says of the webhook.
+func (l *Log) evidence(ctx context.Context, w *storev1.WebhookRecord, f *webhookv1.FoundPush) error {
+	switch f.GetFound() {
+	case webhookv1.Delivery_DELIVERY_MISSING:
+		return l.cfg.Missed(ctx, w.GetWorkspace(), w.GetId(), f.GetTime().AsTime())
+	case webhookv1.Delivery_RESUMED:
+		// A delivery of it was turned away, or there was none: the push may have come after all was well again.
+		return l.cfg.Doubted(ctx, w.GetWorkspace(), w.GetId())
+	case webhookv1.Delivery_NO_WEBHOOK, webhookv1.Delivery_FOUND_UNSPECIFIED:
+	}
+	return nil
 }
 
 // list stores the found push, unless it is there, and completes it with what is known by now.

@@ -26,7 +26,9 @@ type Config struct {
 	Tokens *pagetoken.Codec
 	// Missed is told of each push that was found although a delivery should have told of it.
 	Missed func(ctx context.Context, workspace, webhook string, at time.Time) error
-	Now    func() time.Time
+	// Doubted is told of each push that was found of which it is not known whether a delivery told of it.
+	Doubted func(ctx context.Context, workspace, webhook string) error
+	Now     func() time.Time
 }
 
 // Log is the log of deliveries. It is safe for concurrent use.

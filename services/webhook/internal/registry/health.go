@@ -120,6 +120,18 @@ func (r *Registry) Missed(ctx context.Context, workspace, id string, at time.Tim
 	return notFound(err)
 }
 
+// Doubted has the webhook checked for a push that was found, of which a delivery may have come or not.
+func (r *Registry) Doubted(ctx context.Context, workspace, id string) error {
+	_, err := r.cfg.Store.Update(ctx, workspace, id, func(cur *storev1.WebhookRecord) error {
+		if !ours(cur) || switchedOff(cur) {
+			return kv.ErrSkip
+		}
+		r.suspect(cur)
+		return nil
+	})
+	return notFound(err)
+}
+
 // Refused notes a request that was refused. Where it may be that somebody changed the secret of a hook of
 // ours, it is written anew: whether it is right cannot be seen. A request of another hook, or one to another
 // address that ours sent, does not speak of our secret: it has the hook compared with Bitbucket's list.
