@@ -36,7 +36,7 @@ export default function Apps() {
   const [first] = apps.data?.pages ?? [];
   const count = (first?.needs ?? []).reduce((n, c) => n + c.apps, 0);
   const state = integration.data?.state;
-  const [menu, setMenu] = useState<{ app: string; button: HTMLElement }>();
+  const [menu, setMenu] = useState<{ app: string; button: HTMLElement; byKey: boolean }>();
   const menuApp = shown.find((a) => a.id === menu?.app);
   const deploy = useDeploy();
   return (
@@ -111,7 +111,7 @@ export default function Apps() {
                   key={a.id}
                   app={a}
                   open={menu?.app === a.id}
-                  onMenu={(button) => setMenu({ app: a.id, button })}
+                  onMenu={(button, byKey) => setMenu({ app: a.id, button, byKey })}
                 />
               ))}
             </Rows>
@@ -127,14 +127,9 @@ export default function Apps() {
             <AppMenu
               app={menuApp}
               button={menu.button}
+              byKey={menu.byKey}
               onDeploy={() => deploy.mutate({ app: menuApp.id })}
-              onClose={() => {
-                setMenu(undefined);
-                // The menu gives the focus back itself, unless the page is busy just then.
-                setTimeout(() => {
-                  if (document.activeElement === document.body) menu.button.focus();
-                }, 100);
-              }}
+              onClose={() => setMenu(undefined)}
             />
           )}
           <More query={apps} />
@@ -152,7 +147,15 @@ export default function Apps() {
 }
 
 /** An app in a line: how it stands, why or what is live, where it comes from, when it was deployed last. */
-function AppRow({ app: a, open, onMenu }: { app: App; open: boolean; onMenu: (button: HTMLElement) => void }) {
+function AppRow({
+  app: a,
+  open,
+  onMenu,
+}: {
+  app: App;
+  open: boolean;
+  onMenu: (button: HTMLElement, byKey: boolean) => void;
+}) {
   const { ws } = usePlace();
   const myLabel = useMyLabel();
   const why = [behindText(a.sync), asYou(reasonText(a), myLabel)].filter((t) => t !== "").join(" · ");
@@ -201,7 +204,7 @@ function AppRow({ app: a, open, onMenu }: { app: App; open: boolean; onMenu: (bu
         aria-label={`More about ${a.id}`}
         aria-haspopup="menu"
         aria-expanded={open}
-        onClick={(e) => onMenu(e.currentTarget)}
+        onClick={(e) => onMenu(e.currentTarget, e.detail === 0)}
       >
         <Icon name="more" />
       </button>

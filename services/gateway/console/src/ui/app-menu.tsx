@@ -1,8 +1,9 @@
-import { useRef } from "react";
+import { useLayoutEffect, useRef } from "react";
 import { useNavigate } from "react-router";
 import { UNSAFE_PortalProvider as PortalProvider } from "react-aria/PortalProvider";
 import { Menu, MenuItem } from "react-aria-components/Menu";
 import { Popover } from "react-aria-components/Popover";
+import { setInteractionModality } from "react-aria/useFocusVisible";
 import type { App } from "../api/client";
 import { httpUrl, isPattern } from "../lib/text";
 import { whyPath } from "../lib/why";
@@ -12,18 +13,26 @@ import { usePlace } from "../lib/workspace";
 export default function AppMenu({
   app: a,
   button,
+  byKey,
   onDeploy,
   onClose,
 }: {
   app: App;
   /** What opened the menu: it opens beside it, and the focus goes back to it. */
   button: HTMLElement;
+  /** It was opened by a key. */
+  byKey: boolean;
   onDeploy: () => void;
   onClose: () => void;
 }) {
   const { ws } = usePlace();
   const navigate = useNavigate();
   const anchor = useRef(button);
+  // A key that presses a plain button passes for a screen reader's click: the focus would wait for what else moves, and
+  // stay at the menu instead of its first item, or nowhere once it is closed.
+  useLayoutEffect(() => {
+    if (byKey) setInteractionModality("keyboard");
+  }, [byKey]);
   const page = `/w/${ws}/apps/${a.id}`;
   const site = httpUrl(a.liveUrl);
   const behind = a.sync?.commit !== undefined && a.sync.state !== "IN_SYNC" ? a.sync.commit : undefined;
