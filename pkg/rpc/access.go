@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ func takesOf(policy Policy) map[string]takes {
 			out[full] = takes{scope: identity.ScopeOf(rule.MinRole, false)}
 			continue
 		}
-		t := takes{scope: identity.ScopeOf(rule.MinRole, readOnly(m))}
+		t := takes{scope: cmp.Or(rule.Scope, identity.ScopeOf(rule.MinRole, readOnly(m)))}
 		for _, f := range requiredFields(m.Input()) {
 			if (f.Name() == "app" || f.Name() == "app_id") && f.Kind() == protoreflect.StringKind {
 				t.app = f

@@ -30,6 +30,9 @@ type Rule struct {
 	// OfApps says that the method answers a user who is limited to some apps with what these apps have, and
 	// leaves out the others. Without it such a user is refused whatever names none of its apps.
 	OfApps bool
+	// Scope is what a program's credential must have, where it does not follow from MinRole and from whether the
+	// method changes anything (identity.ScopeOf); ScopeNone where it does.
+	Scope identity.Scope
 	// Browser says why nobody but a person in a browser can do it; empty where programs can. Programs are told
 	// so before anything else, so that nobody makes a key with a wider scope in vain.
 	Browser string

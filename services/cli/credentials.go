@@ -28,6 +28,8 @@ type credentials struct {
 type account struct {
 	Key       string `json:"key"`
 	Workspace string `json:"workspace"`
+	// KeyID is the id of a key that a login through a browser made, which nobody else has; empty for others.
+	KeyID string `json:"keyId,omitempty"`
 }
 
 func (a *app) credentialsPath() (string, error) {

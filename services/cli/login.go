@@ -126,15 +126,16 @@ func (a *app) askSecret(prompt string) (string, error) {
 
 func (a *app) logout() *cobra.Command {
 	return &cobra.Command{
-		Use: "logout", Short: "Forget the key of this Devpilot", Args: args(0, 0),
-		Long: "Forgets the key. It goes on working for whoever has it: devpilot keys revoke ends it.",
-		RunE: func(*cobra.Command, []string) error {
+		Use: "logout", Short: "Sign out of this Devpilot", Args: args(0, 0),
+		Long: "Forgets the key. One that a login through a browser made is ended too. Another one goes on working for whoever has it: devpilot keys revoke ends it.",
+		RunE: func(c *cobra.Command, _ []string) error {
 			kept, err := a.readCredentials()
 			if err != nil {
 				return err
 			}
 			address := a.address(kept)
-			if _, ok := kept.Servers[address]; !ok {
+			gone, ok := kept.Servers[address]
+			if !ok {
 				return fmt.Errorf("no key is kept for %s", address)
 			}
 			delete(kept.Servers, address)
@@ -144,10 +145,26 @@ func (a *app) logout() *cobra.Command {
 			if err := a.writeCredentials(kept); err != nil {
 				return err
 			}
-			a.say("The key for %s is forgotten here.", address)
-			return nil
+			return a.end(c.Context(), address, gone)
 		},
 	}
+}
+
+// end ends the key of an account that is forgotten here, where a login made it for this machine alone.
+func (a *app) end(ctx context.Context, address string, gone account) error {
+	if gone.KeyID == "" {
+		a.say("The key for %s is forgotten here. It goes on working for whoever has it: devpilot keys revoke ends it.", address)
+		return nil
+	}
+	api, err := a.client(address, gone.Key)
+	if err == nil {
+		_, err = api.DeleteAPIKey(ctx, gone.Workspace, gone.KeyID)
+	}
+	if err != nil && !devpilot.Is(err, devpilot.ReasonUnauthenticated) && !devpilot.Is(err, devpilot.ReasonAPIKeyNotFound) { // it had ended
+		return fmt.Errorf("the key for %s is forgotten here, but still works: end it on the page of API keys (%w)", address, err)
+	}
+	a.say("Signed out of %s: its key is ended and forgotten.", address)
+	return nil
 }
 
 func (a *app) whoami() *cobra.Command {

@@ -59,7 +59,7 @@ func (a *app) browserLogin(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	kept.Current, kept.Servers[address] = address, account{Key: *got.Secret, Workspace: *got.Workspace}
+	kept.Current, kept.Servers[address] = address, account{Key: *got.Secret, Workspace: *got.Workspace, KeyID: got.APIKey.ID}
 	if err := a.writeCredentials(kept); err != nil {
 		return fmt.Errorf("the login was approved, and its key cannot be kept, so revoke it on the page of API keys: %w", err)
 	}

@@ -115,6 +115,41 @@ func TestLoginInBrowser_keepsTheKeyThatAPersonApproved(t *testing.T) {
 	}
 }
 
+// TestLogout_endsTheKeyThatALoginMade, which nobody else has; what cannot be ended is forgotten here all the same.
+func TestLogout_endsTheKeyThatALoginMade(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer func(http.ResponseWriter)
+		code   int
+		want   string
+	}{
+		"ended":       {says(200, `{}`), CodeDone, "its key is ended"},
+		"had ended":   {says(401, `{"status":401,"detail":"The key is not valid.","reason":"UNAUTHENTICATED"}`), CodeDone, "its key is ended"},
+		"was deleted": {says(404, `{"status":404,"detail":"No such key.","reason":"API_KEY_NOT_FOUND"}`), CodeDone, "its key is ended"},
+		"refused":     {says(403, `{"status":403,"detail":"Your role is MEMBER.","reason":"PERMISSION_DENIED"}`), CodeNotAllowed, "still works"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m, a := newMachine(t), newApprover(t, approves)
+			var asked atomic.Value
+			a.Config.Handler.(*http.ServeMux).HandleFunc("DELETE /v1/workspaces/shop/apiKeys/1", func(w http.ResponseWriter, r *http.Request) {
+				asked.Store(r.Header.Get("Authorization"))
+				c.answer(w)
+			})
+			if code, _, said := m.terminal(t.Context(), "login", a.URL); code != CodeDone {
+				t.Fatal(code, said)
+			}
+			code, out, said := m.terminal(t.Context(), "logout")
+			if code != c.code || !strings.Contains(out+said, c.want) || asked.Load() != "Bearer dp_good" {
+				t.Errorf("%d %q %q, asked by %v", code, out, said, asked.Load())
+			}
+			if raw, err := os.ReadFile(filepath.Join(m.dir, credentialsDir, credentialsFile)); err != nil || strings.Contains(string(raw), "dp_good") {
+				t.Errorf("after logout the file holds %s: %v", raw, err)
+			}
+		})
+	}
+}
+
 func TestLoginInBrowser_saysHowItEnded(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -224,7 +224,7 @@ func TestAccess_scopesMeanWhatTheySay(t *testing.T) {
 	want := map[string]identity.Scope{
 		"ListApps": identity.ScopeRead, "GetDeployment": identity.ScopeRead, "ReadLog": identity.ScopeRead, "CheckPush": identity.ScopeRead, "Explain": identity.ScopeRead,
 		"CreateDeployment": identity.ScopeDeploy, "CancelDeployment": identity.ScopeDeploy, "RedeployDeployment": identity.ScopeDeploy, "RollBackApp": identity.ScopeDeploy,
-		"CreateApp": identity.ScopeAdmin, "UpdateApp": identity.ScopeAdmin, "DeleteApp": identity.ScopeAdmin, "ListApiKeys": identity.ScopeAdmin, "CreateApiKey": identity.ScopeAdmin,
+		"CreateApp": identity.ScopeAdmin, "UpdateApp": identity.ScopeAdmin, "DeleteApp": identity.ScopeAdmin, "ListApiKeys": identity.ScopeRead, "DeleteApiKey": identity.ScopeRead, "CreateApiKey": identity.ScopeAdmin,
 		"RevealWebhookSecret": identity.ScopeAdmin, "ConnectIntegration": identity.ScopeAdmin, "ReplayDelivery": identity.ScopeAdmin, "RefreshIntegration": identity.ScopeAdmin,
 	}
 	for _, r := range routes.All() {

@@ -211,3 +211,57 @@ func TestAPIKeys_eventsOfTheirApps(t *testing.T) {
 	}
 	again.want("ready")
 }
+
+// TestAPIKeys_membersSeeAndEndTheirOwn, and nobody else's; a key ends itself whatever it may, and no other one with the
+// scope READ.
+func TestAPIKeys_membersSeeAndEndTheirOwn(t *testing.T) {
+	p := provider(t)
+	g := start(t, withProviders(t, roleRules, p))
+	mia, max, owner := g.signInAs(p, "mia", "members"), g.signInAs(p, "max", "members"), g.signInAs(p, "olga", "owners")
+	login := func(person *client, scope string) (key told) {
+		cli := g.anybody()
+		a := cli.login("laptop")
+		person.post(a.approve("acme"), map[string]any{"scope": scope}).want(http.StatusOK)
+		cli.redeem(a).want(http.StatusOK).into(&key)
+		return key
+	}
+	const keys = "/v1/workspaces/acme/apiKeys"
+	listed := func(c *client) (ids []string) {
+		var list struct {
+			APIKeys []struct{ ID string }
+		}
+		c.get(keys).want(http.StatusOK).into(&list)
+		for _, k := range list.APIKeys {
+			ids = append(ids, k.ID)
+		}
+		return ids
+	}
+	end := func(c *client, key told) *answer { return c.send(http.MethodDelete, keys+"/"+key.APIKey.ID, "") }
+	reads, deploys, his := login(mia, "READ"), login(mia, "DEPLOY"), login(max, "DEPLOY")
+	own := []string{reads.APIKey.ID, deploys.APIKey.ID}
+	for name, c := range map[string]*client{"mia": mia, "her key": g.withToken(deploys.Secret), "her key that reads": g.withToken(reads.Secret)} {
+		if got := listed(c); !slices.Equal(got, own) {
+			t.Errorf("%s sees %q, not %q", name, got, own)
+		}
+		end(c, his).problem(http.StatusNotFound, "API_KEY_NOT_FOUND")
+	}
+	if got := listed(owner); len(got) != 3 {
+		t.Errorf("the owner sees %q", got)
+	}
+	end(g.withToken(reads.Secret), deploys).problem(http.StatusNotFound, "API_KEY_NOT_FOUND")
+	g.withToken(deploys.Secret).get("/v1/me").want(http.StatusOK)
+	mia.post(keys, map[string]any{"label": "mine"}).problem(http.StatusForbidden, "PERMISSION_DENIED")
+
+	end(g.withToken(reads.Secret), reads).want(http.StatusOK)
+	g.withToken(reads.Secret).get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+	end(mia, deploys).want(http.StatusOK)
+	g.withToken(deploys.Secret).get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+	if made := waitActivity(t, owner, "acme", func(r record) bool { return r.Action == "apiKey.delete" && r.Succeeded }); !strings.Contains(made.Message, "devpilot on laptop") {
+		t.Errorf("activity: %+v", made)
+	}
+	// An admin's program may end another's key with the scope ADMIN alone.
+	narrow, wide := login(owner, "DEPLOY"), login(owner, "ADMIN")
+	end(g.withToken(narrow.Secret), his).problem(http.StatusNotFound, "API_KEY_NOT_FOUND")
+	end(g.withToken(wide.Secret), his).want(http.StatusOK)
+	g.withToken(his.Secret).get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+}

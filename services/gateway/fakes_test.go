@@ -207,7 +207,7 @@ func policyOf(sd protoreflect.ServiceDescriptor) rpc.Policy {
 		if !ok {
 			role = internal[full]
 		}
-		p[full] = rpc.Rule{Callers: []string{"gateway"}, MinRole: role, OfApps: gateway.OfApps()[full]}
+		p[full] = rpc.Rule{Callers: []string{"gateway"}, MinRole: role, Scope: gateway.Scopes()[full], OfApps: gateway.OfApps()[full]}
 		if gateway.NeedsBrowser(full) {
 			rule := p[full]
 			rule.Browser = "It takes a browser."

@@ -40,11 +40,14 @@ import (
 
 // Policy says who may call the gateway's own RPCs: the gateway itself, for users of the role that
 // DESIGN.md#the-api names.
-var Policy = server.Policy(routes.Roles(), routes.OfApps())
+var Policy = server.Policy(routes.Roles(), routes.Scopes(), routes.OfApps())
 
 // Roles is the RPC × role table of the whole public API: the least role, in the workspace that the
 // request names, by full method. The services' own policies decide; this is what is published.
 func Roles() map[string]identity.Role { return routes.Roles() }
+
+// Scopes lists the RPCs that take another scope of programs than follows from the role.
+func Scopes() map[string]identity.Scope { return routes.Scopes() }
 
 // OfApps lists the RPCs that answer a program that is limited to some apps with what these have.
 func OfApps() map[string]bool { return routes.OfApps() }

@@ -114,6 +114,15 @@ func TestLogin_throughABrowser(t *testing.T) {
 		t.Errorf("whoami: %v: %s", err, said)
 	}
 
+	logout := exec.Command(program(t, "devpilot"), "logout")
+	logout.Env = w.cmd.Env
+	if said, err := logout.CombinedOutput(); err != nil || !bytes.Contains(said, []byte("its key is ended")) {
+		t.Errorf("logout: %v: %s", err, said)
+	}
+	if list := objects(person.get("/v1/workspaces/default/apiKeys")["apiKeys"]); len(list) != 0 {
+		t.Errorf("after logout there are the keys %v", list)
+	}
+
 	w = beginLogin(t, home, address)
 	person.must(http.MethodPost, "/v1/loginRequests/"+w.code+":deny", object{})
 	w.ends(cli.CodeNotAllowed, "Next: devpilot login")

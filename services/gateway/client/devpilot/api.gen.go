@@ -4632,7 +4632,7 @@ func (c *Client) ListActivity(ctx context.Context, workspace string, params *Lis
 	return call[ListActivityResult](ctx, c, r)
 }
 
-// ListAPIKeys: Lists the workspace's API keys.
+// ListAPIKeys: Lists the workspace's API keys: to owners and admins all, to others their own.
 //
 // It is GET /v1/workspaces/{workspace}/apiKeys.
 func (c *Client) ListAPIKeys(ctx context.Context, workspace string, params *ListAPIKeysParams) (*ListAPIKeysResult, error) {

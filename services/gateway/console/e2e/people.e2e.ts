@@ -149,7 +149,7 @@ test("one invites another, who comes, is made an admin and is removed; each sees
   await check(jane, "members-of-a-member");
 
   await visit(jane, `${stack.url}/w/default/settings/api-keys`);
-  await jane.getByText("Owners and admins see and make the keys.").waitFor();
+  await jane.getByText("These are your own keys").waitFor();
   expect(await jane.getByRole("button", { name: "Create key" }).getAttribute("aria-disabled")).toBe("true");
   await check(jane, "api-keys-of-a-member");
   await visit(jane, `${stack.url}/w/default/settings/members`);

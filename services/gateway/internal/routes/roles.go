@@ -19,7 +19,7 @@ import (
 // hold the same in their policies, which decide; this one is published in the OpenAPI document and in
 // REFERENCE.md. The scope that programs need follows from it (identity.ScopeOf).
 var roles = map[string]identity.Role{
-	// Connect, refresh, remove; reveal or rotate a secret; API keys: owner and admin.
+	// Connect, refresh, remove; reveal or rotate a secret; make an API key: owner and admin.
 	authv1.AuthService_ConnectIntegration_FullMethodName:          identity.RoleAdmin,
 	authv1.AuthService_RefreshIntegration_FullMethodName:          identity.RoleAdmin,
 	authv1.AuthService_NarrowIntegration_FullMethodName:           identity.RoleAdmin,
@@ -30,9 +30,7 @@ var roles = map[string]identity.Role{
 	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: identity.RoleAdmin,
 	webhookv1.WebhookService_RotateWebhookSecret_FullMethodName:   identity.RoleAdmin,
 	webhookv1.WebhookService_RevealWebhookSecret_FullMethodName:   identity.RoleAdmin,
-	gatewayv1.GatewayService_ListApiKeys_FullMethodName:           identity.RoleAdmin,
 	gatewayv1.GatewayService_CreateApiKey_FullMethodName:          identity.RoleAdmin,
-	gatewayv1.GatewayService_DeleteApiKey_FullMethodName:          identity.RoleAdmin,
 
 	// The workspace itself: owner.
 	gatewayv1.GatewayService_UpdateWorkspace_FullMethodName: identity.RoleOwner,
@@ -101,6 +99,8 @@ var roles = map[string]identity.Role{
 	webhookv1.WebhookService_ListDeliveries_FullMethodName:             identity.RoleMember,
 	webhookv1.WebhookService_GetDelivery_FullMethodName:                identity.RoleMember,
 	gatewayv1.GatewayService_GetWorkspace_FullMethodName:               identity.RoleMember,
+	gatewayv1.GatewayService_ListApiKeys_FullMethodName:                identity.RoleMember, // of others: owner and admin
+	gatewayv1.GatewayService_DeleteApiKey_FullMethodName:               identity.RoleMember, // likewise
 	gatewayv1.GatewayService_ListActivity_FullMethodName:               identity.RoleMember,
 	gatewayv1.GatewayService_ListNotificationTargets_FullMethodName:    identity.RoleMember,
 	gatewayv1.GatewayService_GetNotificationTarget_FullMethodName:      identity.RoleMember,
@@ -140,6 +140,12 @@ var ofApps = map[string]bool{
 	gatewayv1.GatewayService_GetWorkspace_FullMethodName:               true,
 }
 
+// scopes lists what takes another scope than follows from the role.
+var scopes = map[string]identity.Scope{
+	// A key may end itself, whatever else it may.
+	gatewayv1.GatewayService_DeleteApiKey_FullMethodName: identity.ScopeRead,
+}
+
 // browser lists what nobody but a person in a browser can do: no key, whatever its scope.
 var browser = map[string]bool{
 	authv1.AuthService_ConnectIntegration_FullMethodName: true,
@@ -168,6 +174,9 @@ var closed = map[string]bool{
 
 // Roles is the RPC × role table of the API.
 func Roles() map[string]identity.Role { return maps.Clone(roles) }
+
+// Scopes lists the RPCs that take another scope of programs than follows from the role.
+func Scopes() map[string]identity.Scope { return maps.Clone(scopes) }
 
 // OfApps lists the RPCs that answer a program that is limited to some apps with what these have.
 func OfApps() map[string]bool { return maps.Clone(ofApps) }

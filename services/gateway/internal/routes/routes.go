@@ -6,6 +6,7 @@
 package routes
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -116,7 +117,9 @@ func (r Route) TakesETag() bool {
 }
 
 // Scope is what a program's credential must have.
-func (r Route) Scope() identity.Scope { return identity.ScopeOf(r.Role, r.ReadOnly) }
+func (r Route) Scope() identity.Scope {
+	return cmp.Or(scopes[r.RPC], identity.ScopeOf(r.Role, r.ReadOnly))
+}
 
 // NamesApp tells whether the request is about one app, which it names.
 func (r Route) NamesApp() bool {

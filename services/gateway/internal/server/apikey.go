@@ -37,6 +37,29 @@ func keyProto(k *gatewaystorev1.ApiKey) *gatewayv1.ApiKey {
 	}
 }
 
+// keysOf is whose keys the caller may see: the caller's own, or all ("") for owners and admins. A program may so
+// only with the scope ADMIN, as for all that takes an admin.
+func (s *Server) keysOf(ctx context.Context) (owner string, err error) {
+	id, err := user(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case id.Role >= identity.RoleAdmin && (id.Scope == identity.ScopeNone || id.Scope == identity.ScopeAdmin):
+		return "", nil
+	case caller.KeyID(id) == "":
+		return id.Subject, nil
+	}
+	k, err := s.cfg.Tenants.Key(ctx, caller.KeyID(id))
+	if err != nil {
+		return "", err
+	}
+	owner = tenant.KeyOwner(k)
+	if owner == "" { // not known of keys that a key made before whose they are was kept
+		return id.Subject, nil
+	}
+	return owner, nil
+}
+
 // ListApiKeys implements the RPC.
 func (s *Server) ListApiKeys(ctx context.Context, req *gatewayv1.ListApiKeysRequest) (*gatewayv1.ListApiKeysResponse, error) { //nolint:revive // named by the proto
 	size, err := pageSize(req.GetPageSize())
@@ -48,7 +71,11 @@ func (s *Server) ListApiKeys(ctx context.Context, req *gatewayv1.ListApiKeysRequ
 	if err != nil {
 		return nil, err
 	}
-	list, more, err := s.cfg.Tenants.ListKeys(ctx, req.GetWorkspace(), string(after), size)
+	owner, err := s.keysOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, more, err := s.cfg.Tenants.ListKeysOf(ctx, req.GetWorkspace(), owner, string(after), size)
 	if err != nil {
 		return nil, err
 	}
@@ -175,9 +202,29 @@ func (s *Server) createKey(ctx context.Context, n tenant.NewKey, req *gatewayv1.
 	return k, kept, err
 }
 
+// endsKeysOf is whose keys the caller may end: those that it may see. A key may end itself, whatever else it may; that is
+// all that one may which changes nothing else.
+func (s *Server) endsKeysOf(ctx context.Context, key string) (owner string, err error) {
+	id, err := user(ctx)
+	if err != nil {
+		return "", err
+	}
+	switch itself := caller.KeyID(id) == key; {
+	case itself:
+		return "", nil
+	case id.Scope == identity.ScopeRead:
+		return id.Subject, nil // of whom there is no key
+	}
+	return s.keysOf(ctx)
+}
+
 // DeleteApiKey implements the RPC.
 func (s *Server) DeleteApiKey(ctx context.Context, req *gatewayv1.DeleteApiKeyRequest) (*gatewayv1.DeleteApiKeyResponse, error) { //nolint:revive // named by the proto
-	if err := s.cfg.Tenants.DeleteKey(ctx, req.GetWorkspace(), req.GetApiKey()); err != nil {
+	owner, err := s.endsKeysOf(ctx, req.GetApiKey())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Tenants.DeleteKeyOf(ctx, req.GetWorkspace(), owner, req.GetApiKey()); err != nil {
 		return nil, err
 	}
 	return &gatewayv1.DeleteApiKeyResponse{}, nil

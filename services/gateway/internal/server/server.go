@@ -120,12 +120,12 @@ func roleOf(name gatewayv1.Role_Name) identity.Role {
 	return identity.RoleNone
 }
 
-// Policy says who may call what: the gateway alone, for users of the role that the table names.
-func Policy(roles map[string]identity.Role, ofApps map[string]bool) rpc.Policy {
+// Policy says who may call what: the gateway alone, for users of the role and the scope that the tables name.
+func Policy(roles map[string]identity.Role, scopes map[string]identity.Scope, ofApps map[string]bool) rpc.Policy {
 	p := rpc.Policy{}
 	for _, m := range gatewayv1.GatewayService_ServiceDesc.Methods {
 		full := "/" + gatewayv1.GatewayService_ServiceDesc.ServiceName + "/" + m.MethodName
-		rule := rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full], OfApps: ofApps[full]}
+		rule := rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full], Scope: scopes[full], OfApps: ofApps[full]}
 		switch full {
 		case gatewayv1.GatewayService_GetLoginRequest_FullMethodName, gatewayv1.GatewayService_ApproveLoginRequest_FullMethodName, gatewayv1.GatewayService_DenyLoginRequest_FullMethodName:
 			rule.Browser = loginTakesBrowser

@@ -76,8 +76,8 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey
 	return k, secret, nil
 }
 
-// ownerOf is the person whose key it is; empty where that was not kept.
-func ownerOf(k *gatewaystorev1.ApiKey) string {
+// KeyOwner is the person whose key it is; empty where that was not kept.
+func KeyOwner(k *gatewaystorev1.ApiKey) string {
 	if k.GetOwner() == "" && !strings.HasPrefix(k.GetCreatedBy(), keySubject) {
 		return k.GetCreatedBy()
 	}
@@ -91,7 +91,7 @@ func (s *Store) KeyRole(ctx context.Context, k *gatewaystorev1.ApiKey) (identity
 	if err != nil {
 		return identity.RoleNone, Open, fmt.Errorf("tenant: role of an API key: %w", err)
 	}
-	owner := ownerOf(k)
+	owner := KeyOwner(k)
 	is, err := s.Standing(ctx, k.GetWorkspace(), owner)
 	switch {
 	case is.Closed == Deleted:
@@ -204,6 +204,11 @@ func (s *Store) TouchKey(ctx context.Context, id string) error {
 // ListKeys returns at most limit keys of the workspace that were made after the key with that id,
 // oldest first, and whether there are more. A key that is gone from the list ends no page early.
 func (s *Store) ListKeys(ctx context.Context, workspace, after string, limit int) (list []*gatewaystorev1.ApiKey, more bool, err error) {
+	return s.ListKeysOf(ctx, workspace, "", after, limit)
+}
+
+// ListKeysOf is ListKeys of one person's keys; of all for an empty owner.
+func (s *Store) ListKeysOf(ctx context.Context, workspace, owner, after string, limit int) (list []*gatewaystorev1.ApiKey, more bool, err error) {
 	l, _, err := s.keyLists.Get(ctx, workspace)
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, false, nil
@@ -236,7 +241,7 @@ func (s *Store) ListKeys(ctx context.Context, workspace, after string, limit int
 		case errors.Is(err, kv.ErrNotFound):
 		case err != nil:
 			return nil, false, kv.ToAPI(err)
-		default:
+		case owner == "" || KeyOwner(k) == owner:
 			list = append(list, k)
 		}
 	}
@@ -245,9 +250,9 @@ func (s *Store) ListKeys(ctx context.Context, workspace, after string, limit int
 
 // CountKeysOf counts the keys of the workspace that belong to the person and have not expired.
 func (s *Store) CountKeysOf(ctx context.Context, workspace, owner string) (n int, err error) {
-	list, _, err := s.ListKeys(ctx, workspace, "", maxKeys)
+	list, _, err := s.ListKeysOf(ctx, workspace, owner, "", maxKeys)
 	for _, k := range list {
-		if ownerOf(k) == owner && (k.ExpireTime == nil || s.now().Before(k.ExpireTime.AsTime())) {
+		if k.ExpireTime == nil || s.now().Before(k.ExpireTime.AsTime()) {
 			n++
 		}
 	}
@@ -266,6 +271,11 @@ func cursorOf(e *gatewaystorev1.ApiKeyList_Entry) string {
 // DeleteKey makes the key stop working and takes it off the list. A key of another workspace, or
 // none, is API_KEY_NOT_FOUND.
 func (s *Store) DeleteKey(ctx context.Context, workspace, id string) error {
+	return s.DeleteKeyOf(ctx, workspace, "", id)
+}
+
+// DeleteKeyOf is DeleteKey for one person's keys, as if there were no others; for all with an empty owner.
+func (s *Store) DeleteKeyOf(ctx context.Context, workspace, owner, id string) error {
 	notFound := apierr.Newf(apierr.ReasonAPIKeyNotFound, "The workspace %q has no API key %q; it may have been deleted before.", workspace, id)
 	if raw, err := hex.DecodeString(id); err != nil || len(raw) != keyIDBytes {
 		return notFound
@@ -276,7 +286,7 @@ func (s *Store) DeleteKey(ctx context.Context, workspace, id string) error {
 		return notFound
 	case err != nil:
 		return kv.ToAPI(err)
-	case k.GetWorkspace() != workspace:
+	case k.GetWorkspace() != workspace || owner != "" && KeyOwner(k) != owner:
 		return notFound
 	}
 	if err := s.keys.Delete(ctx, id, 0); err != nil && !errors.Is(err, kv.ErrNotFound) {

@@ -108,7 +108,7 @@ func (s *Store) deleteKeysOf(ctx context.Context, workspace, subject string) err
 		return err
 	}
 	for _, k := range keys {
-		if ownerOf(k) != subject {
+		if KeyOwner(k) != subject {
 			continue
 		}
 		if err := s.DeleteKey(ctx, workspace, k.GetId()); err != nil && !apierr.Has(err, apierr.ReasonAPIKeyNotFound) {

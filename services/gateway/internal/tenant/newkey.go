@@ -90,7 +90,7 @@ func (s *Store) BoundByMaker(ctx context.Context, n *NewKey) error {
 	if err != nil {
 		return kv.ToAPI(err)
 	}
-	n.Owner = ownerOf(maker)
+	n.Owner = KeyOwner(maker)
 	if maker.ExpireTime == nil {
 		return nil
 	}

@@ -150,14 +150,14 @@ type GatewayServiceClient interface {
 	// Withdraws an invitation; its link stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// INVITATION_NOT_FOUND, STORAGE_UNAVAILABLE.
 	DeleteInvitation(ctx context.Context, in *DeleteInvitationRequest, opts ...grpc.CallOption) (*DeleteInvitationResponse, error)
-	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
+	// Lists the workspace's API keys: to owners and admins all, to others their own. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
 	// the same request_id. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, REQUEST_ID_REUSED,
 	// API_KEY_NOT_FOUND when a repeat comes after the key was deleted, STORAGE_UNAVAILABLE.
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
-	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
-	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
+	// Deletes an API key; it stops working at once. Owners and admins delete any, others their own: of another person's
+	// they hear that there is none. Idempotent. Reasons: PERMISSION_DENIED, API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
 	DeleteApiKey(ctx context.Context, in *DeleteApiKeyRequest, opts ...grpc.CallOption) (*DeleteApiKeyResponse, error)
 	// Asks for a program to be let in by a person in a browser (after RFC 8628), for ten minutes. Needs no sign-in.
 	// Show the person the user code and the address, and ask RedeemLoginRequest what came of it; tell nobody the
@@ -730,14 +730,14 @@ type GatewayServiceServer interface {
 	// Withdraws an invitation; its link stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// INVITATION_NOT_FOUND, STORAGE_UNAVAILABLE.
 	DeleteInvitation(context.Context, *DeleteInvitationRequest) (*DeleteInvitationResponse, error)
-	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
+	// Lists the workspace's API keys: to owners and admins all, to others their own. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
 	// the same request_id. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, REQUEST_ID_REUSED,
 	// API_KEY_NOT_FOUND when a repeat comes after the key was deleted, STORAGE_UNAVAILABLE.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
-	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
-	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
+	// Deletes an API key; it stops working at once. Owners and admins delete any, others their own: of another person's
+	// they hear that there is none. Idempotent. Reasons: PERMISSION_DENIED, API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
 	DeleteApiKey(context.Context, *DeleteApiKeyRequest) (*DeleteApiKeyResponse, error)
 	// Asks for a program to be let in by a person in a browser (after RFC 8628), for ten minutes. Needs no sign-in.
 	// Show the person the user code and the address, and ask RedeemLoginRequest what came of it; tell nobody the

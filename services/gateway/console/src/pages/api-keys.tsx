@@ -65,23 +65,23 @@ export default function ApiKeys() {
           />
         </Typed>
       )}
-      {adminOnly === undefined ? (
-        <List />
-      ) : (
+      {adminOnly !== undefined && (
         <p>
-          Owners and admins see and make the keys. <span className="soft">{adminOnly}</span>
+          These are your own keys, such as <code>devpilot login</code> makes. Owners and admins see all of them, and
+          make others. <span className="soft">{adminOnly}</span>
         </p>
       )}
+      <List />
     </>
   );
 }
 
 function List() {
-  const { ws } = usePlace();
+  const { ws, adminOnly } = usePlace();
   const list = useQuery(apiKeysQuery(ws));
   if (list.isPending) return <Skeleton rows={3} />;
   if (list.isError) return <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />;
-  if (list.data.length === 0) return <p>There is no key yet.</p>;
+  if (list.data.length === 0) return <p>{adminOnly === undefined ? "There is no key yet." : "You have no key yet."}</p>;
   return (
     <ul className="rows" aria-label="API keys">
       {list.data.map((k) => (
