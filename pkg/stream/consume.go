@@ -79,9 +79,11 @@ type ConsumeConfig struct {
 	// DrainTimeout is how long handlers may go on after ctx is done, before their own context
 	// is cancelled; 10 s when zero.
 	DrainTimeout time.Duration
-	// Logger is required; Metrics may be nil.
-	Logger  *slog.Logger
-	Metrics *Metrics
+	// Logger is required; Metrics may be nil. With them the server is asked every LagInterval, 15 s when
+	// zero, how far the consumer is behind.
+	Logger      *slog.Logger
+	Metrics     *Metrics
+	LagInterval time.Duration
 }
 
 const (
@@ -91,6 +93,7 @@ const (
 	defaultBatch         = 100              // messages that are taken at a time
 	defaultDrain         = 10 * time.Second // for handlers to end at shutdown
 	defaultHeld          = 1024             // messages that a taker holds at a time
+	defaultLagInterval   = 15 * time.Second // between two questions how far a consumer is behind
 
 	// pullExpiry and pullHeartbeat bound one pull: a server that forgot it is noticed within
 	// two heartbeats, even when the connection did not break.
@@ -114,6 +117,7 @@ func (c ConsumeConfig) withDefaults() (ConsumeConfig, error) {
 	c.Version = max(c.Version, 1)
 	c.Slots = max(c.Slots, 1)
 	c.AckWait = orDuration(c.AckWait, defaultAckWait)
+	c.LagInterval = orDuration(c.LagInterval, defaultLagInterval)
 	c.DrainTimeout = orDuration(c.DrainTimeout, defaultDrain)
 	if c.MaxAttempts == 0 {
 		c.MaxAttempts = defaultMaxAttempts
@@ -200,6 +204,11 @@ func Consume(ctx context.Context, cfg ConsumeConfig) error {
 		}
 		wg.Wait()
 	}()
+	cfg.Metrics.known(cfg.Stream, cfg.Durable)
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	var lag sync.WaitGroup
+	lag.Go(func() { c.watchLag(watching) })
 	saved := c.keepPosition(ctx)
 	select {
 	case <-done:
@@ -216,6 +225,8 @@ func Consume(ctx context.Context, cfg ConsumeConfig) error {
 	}
 	flush(work, cfg)
 	saved()
+	stopWatching()
+	lag.Wait()
 	return nil
 }
 

@@ -276,6 +276,8 @@ func TestConsume_countsWhatBecomesOfMessages(t *testing.T) {
 	want := `# HELP devpilot_stream_messages_total Messages by what became of them: done, retried, parked, left or interrupted.
 # TYPE devpilot_stream_messages_total counter
 devpilot_stream_messages_total{consumer="c",outcome="done",stream="Q"} 3
+devpilot_stream_messages_total{consumer="c",outcome="interrupted",stream="Q"} 0
+devpilot_stream_messages_total{consumer="c",outcome="left",stream="Q"} 0
 devpilot_stream_messages_total{consumer="c",outcome="parked",stream="Q"} 1
 devpilot_stream_messages_total{consumer="c",outcome="retried",stream="Q"} 1
 `

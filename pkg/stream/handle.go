@@ -115,6 +115,15 @@ func (c *consuming) answerAll(work context.Context, ds []*delivery, err error) {
 	}
 }
 
+// What becomes of a message, as metrics tell it.
+const (
+	outcomeDone        = "done"
+	outcomeRetried     = "retried"
+	outcomeParked      = "parked"
+	outcomeLeft        = "left"
+	outcomeInterrupted = "interrupted"
+)
+
 // answer answers the message according to what became of it. What cannot be answered comes again.
 func (c *consuming) answer(work context.Context, d *delivery, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), answerTimeout)
@@ -125,20 +134,20 @@ func (c *consuming) answer(work context.Context, d *delivery, err error) {
 	var answer error
 	switch {
 	case err == nil:
-		outcome, answer = "done", c.ack(ctx, d)
+		outcome, answer = outcomeDone, c.ack(ctx, d)
 	case errors.Is(err, ErrLeave):
-		outcome = "left"
+		outcome = outcomeLeft
 	case errors.As(err, &park):
-		outcome, answer = "parked", c.park(ctx, d, park.reason)
+		outcome, answer = outcomeParked, c.park(ctx, d, park.reason)
 		log.ErrorContext(ctx, "message parked", logs.KeyReason, park.reason)
 	case work.Err() != nil, errors.Is(err, errInterrupted): // cut short by our own stop: nobody's failure
-		outcome, answer = "interrupted", d.current().NakWithDelay(time.Millisecond)
+		outcome, answer = outcomeInterrupted, d.current().NakWithDelay(time.Millisecond)
 	case c.cfg.MaxAttempts > 0 && d.Attempt >= c.cfg.MaxAttempts && !isTemporary(err):
-		outcome, answer = "parked", c.park(ctx, d, "gave up: "+err.Error())
+		outcome, answer = outcomeParked, c.park(ctx, d, "gave up: "+err.Error())
 		log.ErrorContext(ctx, "message parked after its last attempt", logs.Err(err))
 	default:
 		delay := c.cfg.Backoff(d.Attempt)
-		outcome, answer = "retried", d.current().NakWithDelay(delay)
+		outcome, answer = outcomeRetried, d.current().NakWithDelay(delay)
 		log.WarnContext(ctx, "handling failed, trying again", logs.Err(err), slog.Int64(logs.KeyRetryIn, delay.Milliseconds()))
 	}
 	c.answered.Add(1)

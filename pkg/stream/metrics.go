@@ -13,7 +13,11 @@ import (
 type Metrics struct {
 	messages *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	backlog  backlogGauges
 }
+
+// backlogGauges tell how far each consumer is behind; see watchLag.
+type backlogGauges struct{ pending, unacknowledged, age, dead *prometheus.GaugeVec }
 
 // NewMetrics registers the metrics, or finds them when another consumer of the process has.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
@@ -28,7 +32,30 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
 		}, []string{"stream", "consumer"}),
 	}
+	m.backlog = backlogGauges{
+		pending: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "devpilot_stream_consumer_pending_messages",
+			Help: "Messages that wait for a consumer and that no replica has taken yet; all replicas tell the same.",
+		}, []string{"stream", "consumer"}),
+		unacknowledged: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "devpilot_stream_consumer_unacknowledged_messages",
+			Help: "Messages that replicas have taken and not answered yet; all replicas tell the same.",
+		}, []string{"stream", "consumer"}),
+		age: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "devpilot_stream_consumer_lag_seconds",
+			Help: "Age of the oldest message that a consumer has not acknowledged, 0 where there is none; all replicas tell the same.",
+		}, []string{"stream", "consumer"}),
+		dead: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "devpilot_stream_dead_letters",
+			Help: "Messages that a consumer gave up on and that are still kept; all replicas tell the same.",
+		}, []string{"stream", "consumer"}),
+	}
 	var err error
+	for _, g := range []**prometheus.GaugeVec{&m.backlog.pending, &m.backlog.unacknowledged, &m.backlog.age, &m.backlog.dead} {
+		if *g, err = register(reg, *g); err != nil {
+			return nil, err
+		}
+	}
 	if m.messages, err = register(reg, m.messages); err != nil {
 		return nil, err
 	}
@@ -62,4 +89,22 @@ func (m *Metrics) observe(stream, consumer string, start time.Time) {
 	if m != nil {
 		m.duration.WithLabelValues(stream, consumer).Observe(time.Since(start).Seconds())
 	}
+}
+
+func (m *Metrics) lag(stream, consumer string, b backlog) {
+	m.backlog.pending.WithLabelValues(stream, consumer).Set(float64(b.pending))
+	m.backlog.unacknowledged.WithLabelValues(stream, consumer).Set(float64(b.unacknowledged))
+	m.backlog.age.WithLabelValues(stream, consumer).Set(b.age.Seconds())
+	m.backlog.dead.WithLabelValues(stream, consumer).Set(float64(b.dead))
+}
+
+// known makes the series of a consumer, so that what never happened to it reads 0 and is not absent.
+func (m *Metrics) known(stream, consumer string) {
+	if m == nil {
+		return
+	}
+	for _, outcome := range []string{outcomeDone, outcomeRetried, outcomeParked, outcomeLeft, outcomeInterrupted} {
+		m.messages.WithLabelValues(stream, consumer, outcome)
+	}
+	m.duration.WithLabelValues(stream, consumer)
 }
