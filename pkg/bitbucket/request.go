@@ -125,6 +125,7 @@ func (a *Account) attempt(ctx context.Context, k call, token seal.Secret) error 
 	}
 	span.SetAttributes(attribute.Int("http.response.status_code", status))
 	c.metrics.requests.WithLabelValues(string(k.route), outcome).Inc()
+	c.metrics.refused.WithLabelValues(string(k.route), a.priority.String()) // there from the first call on, at 0
 	c.metrics.duration.WithLabelValues(string(k.route)).Observe(took.Seconds())
 	c.log.LogAttrs(ctx, slog.LevelDebug, "bitbucket request",
 		slog.String("route", string(k.route)), slog.String("method", k.method), slog.Int("status", status),

@@ -305,7 +305,9 @@ func TestRequest_budget(t *testing.T) {
 	}
 	want := `# HELP devpilot_bitbucket_budget_refused_total Calls to Bitbucket that our own budget held back.
 # TYPE devpilot_bitbucket_budget_refused_total counter
+devpilot_bitbucket_budget_refused_total{priority="background",route="branches"} 0
 devpilot_bitbucket_budget_refused_total{priority="interactive",route="hooks"} 1
+devpilot_bitbucket_budget_refused_total{priority="interactive",route="workspaces"} 0
 # HELP devpilot_bitbucket_requests_total Requests to Bitbucket by route class and outcome (ok or the kind of error).
 # TYPE devpilot_bitbucket_requests_total counter
 devpilot_bitbucket_requests_total{outcome="ok",route="branches"} 1

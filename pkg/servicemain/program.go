@@ -52,6 +52,7 @@ type program struct {
 	registry   *prometheus.Registry
 	readiness  ops.Readiness
 	door       *Door
+	health     *Health
 	service    Service
 	grpcServer *grpc.Server
 	httpServer *httpserver.Server
@@ -75,6 +76,10 @@ func (m *program) run(ctx context.Context) error {
 	if err := m.openCertificates(); err != nil {
 		return err
 	}
+	var err error
+	if m.health, err = NewHealth(m.registry, !m.withoutNATS); err != nil {
+		return err
+	}
 	m.door = NewDoor()
 	tracing, err := ops.NewTracing(ctx, m.name, m.env.Version)
 	if err != nil {
@@ -96,7 +101,7 @@ func (m *program) run(ctx context.Context) error {
 			Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Run: m.watchNATS, Ready: m.natsReady, Stop: m.stopNATS,
 		})
 	}
-	components = append(components, lifecycle.Component{Name: "redis", Start: m.startRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }})
+	components = append(components, lifecycle.Component{Name: "redis", Start: m.startRedis, Run: m.watchRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }})
 	if !m.withoutNATS { // the record of an installation is there
 		components = append(components, Installation(func() installation.Config {
 			return installation.Config{JS: m.env.JS, Redis: m.env.Redis, Keyset: m.env.Keyset, Logger: m.env.Logger}
@@ -172,6 +177,9 @@ func (m *program) startNATS(ctx context.Context) (err error) {
 		return err
 	}
 	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Installation: m.installation, Replicas: m.base.Replicas, Bytes: m.base.StreamsMiB << 20, Replication: replication}, m.env.Logger, options...)
+	if err == nil {
+		m.health.NATS(m.natsReady)
+	}
 	return err
 }
 
@@ -218,6 +226,10 @@ func (m *program) stopNATS(ctx context.Context) error {
 func (m *program) startRedis(ctx context.Context) (err error) {
 	m.env.Redis, err = ConnectRedis(ctx, m.base.StoreFlags, m.installation, m.env.Logger)
 	return err
+}
+
+func (m *program) watchRedis(ctx context.Context) error {
+	return m.health.WatchRedis(ctx, m.env.Redis)
 }
 
 func (m *program) startService(ctx context.Context) (err error) {
@@ -288,6 +300,7 @@ func (m *program) drain(context.Context) error {
 func (m *program) watchHealth(ctx context.Context) error {
 	wasReady := false
 	m.door.Keep(ctx, &m.readiness, func(err error) {
+		m.health.Ready(err)
 		switch {
 		case err == nil:
 			m.env.Logger.Info("ready")

@@ -120,7 +120,23 @@ func TestRun_waitsForNATSAndDoesWithoutRedis(t *testing.T) {
 	if !strings.Contains(i.stderr.String(), "redis does not answer") {
 		t.Error("nobody was told that Redis is away")
 	}
+	tells := func(ready, nats, redis int) {
+		t.Helper()
+		testkit.Eventually(t, 20*time.Second, func() error {
+			_, body, err := httpGet(t, "http://"+i.address("ops")+"/metrics")
+			for _, line := range []string{fmt.Sprint("devpilot_ready ", ready), fmt.Sprint("devpilot_nats_up ", nats), fmt.Sprint("devpilot_redis_up ", redis)} {
+				if err == nil && !strings.Contains(body, "\n"+line+"\n") {
+					err = fmt.Errorf("the metrics do not say %q", line)
+				}
+			}
+			return err
+		})
+	}
+	tells(1, 1, 0)
+	i.redis.Start()
+	tells(1, 1, 1)
 	i.nats.Stop()
+	tells(0, 0, 1)
 	testkit.Eventually(t, 20*time.Second, func() error {
 		code, body, err := httpGet(t, "http://"+i.address("ops")+"/readyz")
 		if err != nil || code != http.StatusServiceUnavailable || !strings.Contains(body, "nats: not connected") {

@@ -132,15 +132,15 @@ type metrics struct {
 
 // register makes the metrics. What they are about is a label: gRPC between services, or HTTP.
 func (c *Certificate) register() error {
-	use := prometheus.Labels{"use": "services"}
+	use := "services"
 	if c.cfg.Service == "" {
-		use["use"] = "http"
+		use = "http"
 	}
 	c.metrics.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "devpilot_tls_reloads_total", Help: "New contents of the certificate's files: used, or refused.", ConstLabels: use,
+		Name: "devpilot_tls_reloads_total", Help: "New contents of the certificate's files: used, or refused.", ConstLabels: prometheus.Labels{"use": use},
 	}, []string{"result"})
 	c.metrics.refused = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "devpilot_tls_refused_connections_total", Help: "Connections of other services that were refused because of their certificate.", ConstLabels: use,
+		Name: "devpilot_tls_refused_connections_total", Help: "Connections of other services that were refused because of their certificate.", ConstLabels: prometheus.Labels{"use": use},
 	})
 	for _, result := range []string{"used", "refused"} {
 		c.metrics.reloads.WithLabelValues(result)
@@ -148,13 +148,14 @@ func (c *Certificate) register() error {
 	if c.cfg.Registerer == nil {
 		return nil
 	}
-	gauge := func(name, help string, value func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: use}, value)
-	}
 	all := []prometheus.Collector{
 		c.metrics.reloads,
-		gauge("devpilot_tls_certificate_days_left", "Days until the certificate in use ends.", func() float64 { return c.days(c.Ends()) }),
-		gauge("devpilot_tls_reload_failing", "1 while the certificate's files hold what cannot be used.", func() float64 {
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "devpilot_tls_certificate_days_left", Help: "Days until the certificate in use ends.", ConstLabels: prometheus.Labels{"use": use},
+		}, func() float64 { return c.days(c.Ends()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "devpilot_tls_reload_failing", Help: "1 while the certificate's files hold what cannot be used.", ConstLabels: prometheus.Labels{"use": use},
+		}, func() float64 {
 			if c.failing() {
 				return 1
 			}
@@ -162,8 +163,9 @@ func (c *Certificate) register() error {
 		}),
 	}
 	if c.cfg.Service != "" {
-		all = append(all, c.metrics.refused, gauge("devpilot_tls_authority_days_left", "Days until the last of the authorities ends.",
-			func() float64 { return c.days(c.current.Load().authority) }))
+		all = append(all, c.metrics.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "devpilot_tls_authority_days_left", Help: "Days until the last of the authorities ends.", ConstLabels: prometheus.Labels{"use": use},
+		}, func() float64 { return c.days(c.current.Load().authority) }))
 	}
 	for _, m := range all {
 		if err := c.cfg.Registerer.Register(m); err != nil {

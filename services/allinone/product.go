@@ -56,6 +56,7 @@ type Product struct {
 
 	registry  *prometheus.Registry
 	readiness ops.Readiness
+	health    *servicemain.Health
 	tracing   trace.TracerProvider
 
 	nats     *engine.NATS
@@ -104,6 +105,9 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 		settings.CacheDir = filepath.Join(dir.path, "cache")
 	}
 	p := &Product{settings: settings, logger: logger, dir: dir, installation: name, registry: ops.NewRegistry(servicemain.Version)}
+	if p.health, err = servicemain.NewHealth(p.registry, true); err != nil {
+		return nil, err
+	}
 	if err := p.openScenario(); err != nil {
 		return nil, err
 	}
@@ -233,7 +237,7 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 			return ops.Serve(ctx, p.opsListener, ops.Handler(&p.readiness, p.registry, p.settings.Pprof), p.logger)
 		}},
 		{Name: "nats", Start: p.startNATS, Run: p.watchNATS, Ready: p.natsReady, Stop: p.stopNATS, StopTimeout: 30 * time.Second},
-		{Name: "redis", Start: p.startRedis, Stop: p.stopRedis},
+		{Name: "redis", Start: p.startRedis, Run: func(ctx context.Context) error { return p.health.WatchRedis(ctx, p.redisc) }, Stop: p.stopRedis},
 		servicemain.Installation(func() installation.Config {
 			return installation.Config{JS: p.js, Redis: p.redisc, Keyset: p.keyset, Logger: p.logger}
 		}),
@@ -256,6 +260,10 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 		lifecycle.Component{Name: "http", Start: p.startHTTP, Run: p.serveHTTP, Ready: p.reachable, Stop: func(ctx context.Context) error { return p.web.Stop(ctx) }},
 		lifecycle.Component{Name: "intake", Stop: func(context.Context) error { p.gateway.Drain(); return nil }},
 		lifecycle.Component{Name: "greeting", Run: p.greet},
+		lifecycle.Component{Name: "health", Run: func(ctx context.Context) error {
+			p.health.Watch(ctx, &p.readiness)
+			return nil
+		}},
 	)
 }
 

@@ -57,6 +57,7 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 		session = kv.NewSoleSession
 	}
 	p.nc, p.js = nc, session(js, sizes)
+	p.health.NATS(p.natsReady)
 	return nil
 }
 

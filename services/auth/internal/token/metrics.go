@@ -53,6 +53,9 @@ func NewMetrics(reg prometheus.Registerer, index *Index) (*Metrics, error) {
 	for _, v := range []verdict{undecided, accepted, rejected, heldBack} {
 		m.probes.WithLabelValues(v.String()) // there from the start, at 0
 	}
+	for _, result := range []string{resultStored, resultSpare, resultDropped, resultRefused, resultGivenUp, resultUnavailable, resultRateLimited, resultOvertaken} {
+		m.refreshes.WithLabelValues(result)
+	}
 	if reg == nil {
 		return m, nil
 	}

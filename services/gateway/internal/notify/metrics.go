@@ -18,6 +18,13 @@ func newCounter(reg prometheus.Registerer) (*prometheus.CounterVec, error) {
 		Name: "devpilot_notifications_total",
 		Help: "Attempts to send a notification by the target's kind: sent, failed (tried again); and notifications that were dropped because too many waited.",
 	}, []string{"kind", "result"})
+	for kind := range gatewayv1.NotificationTarget_Kind_name {
+		if k := gatewayv1.NotificationTarget_Kind(kind); k != gatewayv1.NotificationTarget_KIND_UNSPECIFIED {
+			for _, result := range []string{resultSent, resultFailed, resultDropped} {
+				c.WithLabelValues(k.String(), result) // there from the start, at 0
+			}
+		}
+	}
 	if reg == nil {
 		return c, nil
 	}

@@ -62,6 +62,9 @@ func New(cfg Config) *Ring {
 			Name: "devpilot_webhook_refused_requests_total", Help: "Requests with a missing or wrong signature: kept for people, or only counted.",
 		}, []string{"kept"}),
 	}
+	for _, kept := range []string{"yes", "no"} {
+		r.counted.WithLabelValues(kept) // there from the start, at 0
+	}
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(r.counted)
 	}

@@ -36,6 +36,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Requests for releases of another server that were forwarded to it, by result: ok, away, stranger, misdirected, broken.",
 		}, []string{"result"}),
 	}
+	for _, result := range []string{forwardedOK, forwardedAway, forwardedStranger, forwardedMisdirected, forwardedBroken} {
+		m.forwards.WithLabelValues(result) // there from the start, at 0
+	}
 	if reg == nil {
 		return m, nil
 	}
