@@ -17,6 +17,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/metrics/verdict"
 	"devpilot.io/bitbucket/services/deployer/internal/record"
 	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
@@ -45,7 +46,7 @@ func (s *Service) open(ctx context.Context, st *store.Store, front *worker.Front
 	}
 	r := &roles{records: record.New(record.Config{
 		Store: st, JS: d.JS, Keyset: d.Keyset, Repositories: repo, Recorder: clients.Webhook, Secrets: secrets, LogLimits: cfg.LogLimits,
-		Logger: d.Logger, Metrics: s.stream, CopyMetrics: s.copies, Now: d.Now, Learn: places.Learn,
+		Logger: d.Logger, Metrics: s.stream, CopyMetrics: s.copies, Now: d.Now, Learn: places.Learn, Ended: s.metrics.Ended,
 	})}
 	if cfg.API {
 		if err := s.openControl(r, clients); err != nil {
@@ -71,7 +72,7 @@ func (s *Service) openControl(r *roles, clients client.Clients) error {
 	r.control, err = control.New(control.Config{
 		Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: lister, Distances: lister, Site: s.site, Live: s.liveURL,
 		PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
-		Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Now: d.Now,
+		Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Pushes: s.metrics, Now: d.Now,
 	})
 	return err
 }
@@ -89,7 +90,7 @@ func (s *Service) openWorker(ctx context.Context, r *roles, clients client.Clien
 	r.worker, err = worker.New(ctx, worker.Config{
 		Records: r.records, Clients: clients, JS: d.JS, Mirrors: mirrors, SiteURL: s.site.SiteURL, Server: cfg.Server, Front: front,
 		Slots: cfg.Slots, Version: cfg.Version, Lease: cfg.Lease, Timeout: cfg.DeploymentTimeout, DrainTimeout: cfg.DrainTimeout, DecisionTimeout: cfg.DecisionTimeout, Backoff: cfg.backoff(),
-		Doubt: cfg.Doubt, Hooks: cfg.Hooks, Observe: s.metrics, Logger: d.Logger, Registerer: d.Registerer,
+		Doubt: cfg.Doubt, Hooks: cfg.Hooks, Observe: s.metrics, Count: s.metrics.PushBy(verdict.Worker), Logger: d.Logger, Registerer: d.Registerer,
 		Metrics: s.stream, Now: d.Now,
 	})
 	return err

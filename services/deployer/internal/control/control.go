@@ -28,6 +28,8 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/control/schedule"
 	"devpilot.io/bitbucket/services/deployer/internal/control/server"
 	"devpilot.io/bitbucket/services/deployer/internal/control/status"
+	"devpilot.io/bitbucket/services/deployer/internal/metrics"
+	"devpilot.io/bitbucket/services/deployer/internal/metrics/verdict"
 	"devpilot.io/bitbucket/services/deployer/internal/record"
 	"devpilot.io/bitbucket/services/deployer/internal/record/dryrun"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
@@ -58,6 +60,7 @@ type Config struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Metrics    *stream.Metrics
+	Pushes     *metrics.Metrics // may be nil: then pushes are not counted
 	Now        func() time.Time
 }
 
@@ -89,19 +92,17 @@ func New(cfg Config) (*Control, error) {
 		Servers: r.Fleet, Workers: dryrun.Client{JS: cfg.JS}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses,
 		Deliveries: clients.Webhook, Told: c.told, FindsWithin: c.findsWithin, PollsWithin: c.pollsWithin, Logger: log, Now: cfg.Now,
 	})
-	if cfg.Registerer != nil {
-		if err := cfg.Registerer.Register(app.NewStandings(c.apps)); err != nil {
-			return nil, fmt.Errorf("control: register metrics: %w", err)
-		}
-	}
 	c.reconciler = reconcile.New(reconcile.Config{
 		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Copies: r.Copies, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Distances: cfg.Distances, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
 		Outcomes: outcome.Stored{Outbox: r.Outcomes}, Dispatcher: r.Dispatcher, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
-		Learn: r.Apps.Learn,
+		Learn: r.Apps.Learn, Found: cfg.count(verdict.Poll),
 	})
+	if err := c.register(); err != nil {
+		return nil, fmt.Errorf("control: register metrics: %w", err)
+	}
 	c.router = &router.Router{
 		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Dispatcher: r.Dispatcher, SiteURL: cfg.Site.SiteURL,
-		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
+		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps, Count: cfg.count(verdict.Delivery),
 	}
 	lanes := &janitor.Janitor{
 		Names:      stream.InstallationOf(cfg.JS),

@@ -38,6 +38,7 @@ type Config struct {
 	Metrics      *stream.Metrics
 	CopyMetrics  *kv.Metrics // may be nil
 	Learn        func(workspace, fullName, bitbucketWorkspace string)
+	Ended        func(state string) // lane.Dispatcher's; may be nil
 	Now          func() time.Time
 }
 
@@ -65,7 +66,7 @@ func New(cfg Config) *Records {
 	r.Alarm = reminder.Lanes{Book: r.Reminders, Now: cfg.Now}
 	r.Apps = &apps.Records{Store: st, Repositories: cfg.Repositories, Reminders: r.Reminders, Keyset: cfg.Keyset, Now: cfg.Now, Learn: cfg.Learn}
 	r.Dispatcher = &lane.Dispatcher{
-		Lanes: st.Lanes, Records: st.Deployments, Alarm: r.Alarm, Waker: wakeup.Publisher{Stream: stream.Publisher{JS: cfg.JS}}, Seen: st.Seen, Teller: r.Outcomes,
+		Lanes: st.Lanes, Records: st.Deployments, Alarm: r.Alarm, Waker: wakeup.Publisher{Stream: stream.Publisher{JS: cfg.JS}}, Seen: st.Seen, Teller: r.Outcomes, Ended: cfg.Ended,
 	}
 	return r
 }

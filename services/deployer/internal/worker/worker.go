@@ -65,6 +65,7 @@ type Config struct {
 	Front *Front
 
 	Observe    pipeline.Observer
+	Count      func(verdict string) // decide.Config's; may be nil
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Metrics    *stream.Metrics
@@ -108,7 +109,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	}
 	w.hooks = runner
 	git := decide.Git{Mirrors: source{cfg.Mirrors}, Names: r.Apps}
-	w.decider = decide.New(decide.Config{Server: cfg.Server, Dispatcher: r.Dispatcher, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout,
+	w.decider = decide.New(decide.Config{Server: cfg.Server, Dispatcher: r.Dispatcher, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout, Count: cfg.Count,
 		Tell: func(ctx context.Context, k lane.Key, l *storev1.Lane) error {
 			return r.Outcomes.Deciding(ctx, k, l, false)
 		},

@@ -236,6 +236,7 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 		delete(missing, missingKey(&storev1.Missing{Branch: d.ref.Branch(), Tag: d.ref.Tag(), Hash: d.new}))
 	}
 	r.tell(ctx, s, done, l)
+	r.counted(done)
 	if len(done.made)+len(done.proposed)+len(done.turned) > 0 || done.again {
 		if err := r.cfg.Dispatcher.Dispatch(ctx, s.key, now); err != nil {
 			return nil, err

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/control/timequeue"
@@ -79,6 +81,8 @@ type Config struct {
 	Servers      Servers
 	Dispatcher   *lane.Dispatcher
 	SiteURL      string
+	// Found counts what came of pushes that polls found; see metrics.Metrics.Push. It may be nil.
+	Found func(verdict string)
 	// Learn is told which Bitbucket workspace a repository is in; may be nil.
 	Learn  func(workspace, fullName, bitbucketWorkspace string)
 	Logger *slog.Logger
@@ -104,6 +108,9 @@ type Reconciler struct {
 	answered time.Time              // when one of those succeeded
 	relied   int                    // how many of watched are
 	missed   time.Time              // when a delivery was last found missing, of any repository
+	looked   time.Time              // when a repository was last looked at, or was first there to be
+
+	metrics *standing
 }
 
 // repository is a repository that is polled.
@@ -129,8 +136,12 @@ func New(cfg Config) *Reconciler {
 		watched: map[string]*repository{}, asked: map[string]bool{}, behind: map[string]bool{}, failing: map[string]bool{},
 	}
 	r.mirror.OnChange(r.changed)
+	r.metrics = newStanding(r)
 	return r
 }
+
+// Metrics tell how the reconciler stands.
+func (r *Reconciler) Metrics() prometheus.Collector { return r.metrics }
 
 // parallel is how many repositories one process asks about at once.
 const parallel = 4
@@ -176,6 +187,9 @@ func (r *Reconciler) changed(key string, idx *storev1.RepositoryIndex) {
 	}
 	digest := watchedPatterns(idx)
 	w := r.watched[key]
+	if len(r.watched) == 0 {
+		r.looked = r.cfg.Now()
+	}
 	if w == nil { // spread the first round
 		r.watched[key] = &repository{idx: idx, patterns: digest}
 		r.loop.Set(key, r.start.Add(rand.N(min(r.cfg.Interval/10, 2*time.Second)+1)))
@@ -210,6 +224,7 @@ func (r *Reconciler) hurry(key string) {
 func (r *Reconciler) turned(key string, next time.Time, failing bool) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.looked = r.cfg.Now()
 	switch {
 	case failing:
 		r.failing[key] = true

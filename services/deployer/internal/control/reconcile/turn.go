@@ -46,6 +46,7 @@ func (r *Reconciler) turn(ctx context.Context, key string, idx *storev1.Reposito
 	taken := proto.CloneOf(state)
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyRepository, repository))
 	next, err = r.poll(ctx, workspace, repository, state)
+	r.metrics.poll(err)
 	if err != nil && ctx.Err() == nil {
 		r.cfg.Logger.InfoContext(ctx, "repository not polled", logs.Err(err))
 	}

@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/metrics/verdict"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
@@ -123,6 +124,11 @@ func (r *Router) past(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, as
 
 // answer is the outcome of a push about which the lane has decided.
 func (r *Router) answer(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, d lane.Decision) (*webhookv1.RecordedOutcome, error) {
+	if d.New {
+		r.count(verdict.Deploys)
+	} else {
+		r.count(verdict.Repeated)
+	}
 	made := &deployerv1.Deployment{Number: d.Number}
 	if d.Number != 0 && !d.New && r.Deployments != nil {
 		have, err := r.Deployments.Deployment(ctx, k, d.Number)
@@ -157,6 +163,7 @@ func (r *Router) propose(ctx context.Context, e *eventsv1.PushEvent, k lane.Key,
 		if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
 			return r.answer(ctx, e, k, lane.Decision{Number: number})
 		}
+		r.count(verdict.Deciding)
 		if r.Servers != nil {
 			if _, offline := r.Servers.Offline(lane.Decider(l)); offline {
 				return r.outcome(e, outcome.Deciding(k.App, lane.Decider(l), true)), nil

@@ -23,6 +23,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/metrics/verdict"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
@@ -75,6 +76,8 @@ type Router struct {
 	Deployments Deployments
 	// Servers tells whether a server has workers that decide; nil: not at all.
 	Servers Servers
+	// Count counts what comes of pushes, in the words of package verdict; nil: nobody does.
+	Count func(verdict string)
 }
 
 // Heads asks Bitbucket for branches and tags; those that do not exist are left out.
@@ -243,16 +246,16 @@ func (r *Router) decide(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 		reason, message := policy.Deleted(ask)
 		return r.ignored(e, k.App, reason, message), nil
 	}
-	verdict, decided, err := policy.Quick(ctx, a, policy.Of(l, ask))
+	said, decided, err := policy.Quick(ctx, a, policy.Of(l, ask))
 	switch {
 	case err != nil:
 		return nil, err
 	case !decided:
 		return nil, lane.ErrUndecided
-	case !verdict.Deploys:
-		return r.turnAway(ctx, e, k, ask, verdict)
+	case !said.Deploys:
+		return r.turnAway(ctx, e, k, ask, said)
 	}
-	ask.Notes = verdict.Notes
+	ask.Notes = said.Notes
 	return r.accept(ctx, e, k, ask)
 }
 
@@ -332,7 +335,14 @@ func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Request {
 	return ask
 }
 
+func (r *Router) count(what string) {
+	if r.Count != nil {
+		r.Count(what)
+	}
+}
+
 func (r *Router) ignored(e *eventsv1.PushEvent, app, reason, message string) *webhookv1.RecordedOutcome {
+	r.count(verdict.Ignored)
 	return r.outcome(e, &webhookv1.DeliveryOutcome{App: app, Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: reason, Message: message})
 }
 

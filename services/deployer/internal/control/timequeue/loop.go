@@ -53,6 +53,17 @@ func (l *Loop) At(key string) (time.Time, bool) {
 	return l.queue.At(key)
 }
 
+// Late is for how long the key that has been due for longest has waited to be done; 0 where none is due.
+func (l *Loop) Late() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, some := l.queue.Next()
+	if !some {
+		return 0
+	}
+	return max(l.now().Sub(at), 0)
+}
+
 func (l *Loop) poke() {
 	select {
 	case l.wake <- struct{}{}:

@@ -71,6 +71,8 @@ type Dispatcher struct {
 	Seen SeenRefs
 	// Teller may be nil where nobody is to hear of ends.
 	Teller Teller
+	// Ended counts deployments that ended, once each, by the name of their state; nil: nobody does.
+	Ended func(state string)
 
 	written written
 }
@@ -311,19 +313,28 @@ func (k *Dispatcher) Locate(ctx context.Context, key Key, l *storev1.Lane, a *Re
 
 // write makes changes of one record, and returns a revision that has them.
 func (k *Dispatcher) write(ctx context.Context, key Key, generation int64, cs []*storev1.RecordChange) (uint64, error) {
+	var ended string
 	_, rev, err := k.Records.Update(ctx, key.Record(cs[0].GetNumber()), func(rec *storev1.Deployment) (*storev1.Deployment, error) {
 		changed := false
+		was := rec.GetDeployment().GetState()
 		for _, c := range cs {
 			var ok bool
 			if rec, ok = Apply(rec, key.Workspace, key.App, generation, c); ok {
 				changed = true
 			}
 		}
+		ended = ""
 		if !changed {
 			return nil, kv.ErrSkip
 		}
+		if now := rec.GetDeployment().GetState(); now != was && Terminal(now) {
+			ended = now.String()
+		}
 		return rec, nil
 	})
+	if err == nil && ended != "" && k.Ended != nil {
+		k.Ended(ended)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("lane: write deployment %s/%d: %w", key, cs[0].GetNumber(), err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/services/deployer/internal/metrics/verdict"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -85,6 +86,17 @@ func (d *Decision) Apply(l *storev1.Lane) error {
 	told.Number, told.Past, told.Reconciled = made.Number, d.Past || made.Past, made.Reconciled
 	lane.Tell(l, told)
 	return nil
+}
+
+// Verdict is what came of the push after Apply, in the words of package verdict.
+func (d *Decision) Verdict() string {
+	switch {
+	case d.Reason != "", d.Request.Reason != "", d.Request.Deleted:
+		return verdict.Ignored
+	case d.Past:
+		return verdict.Repeated
+	}
+	return verdict.Deploys
 }
 
 // unwanted tells why a push does not deploy before any rule is asked.

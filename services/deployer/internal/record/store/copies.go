@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/services/deployer/internal/record/census"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -31,6 +32,8 @@ type Copies struct {
 	Repositories *kv.Copy[storev1.RepositoryIndex, *storev1.RepositoryIndex]
 	CodeConfigs  *kv.Copy[storev1.CodeConfig, *storev1.CodeConfig]
 	Connections  *kv.Copy[storev1.Connection, *storev1.Connection]
+	// Census knows what the lanes have to do, as far as their copy has come.
+	Census *census.Census
 
 	listener atomic.Pointer[func(key string)]
 }
@@ -51,6 +54,7 @@ func (c *Copies) changed(key string) {
 // NewCopies prepares them; Run fills them. metrics may be nil.
 func NewCopies(s *Store, metrics *kv.Metrics) *Copies {
 	c := &Copies{
+		Census: census.New(),
 		Deployments: kv.NewCopy(s.Deployments, kv.CopyConfig[*storev1.Deployment]{
 			MaxBytes: deploymentsCopyBytes, Metrics: metrics, Summarize: func(_ string, d *storev1.Deployment) any { return Summarize(d.GetGeneration(), d.GetDeployment()) },
 		}),
@@ -62,7 +66,7 @@ func NewCopies(s *Store, metrics *kv.Metrics) *Copies {
 		MaxBytes: appsCopyBytes, Metrics: metrics, OnChange: c.changed, Summarize: func(_ string, a *storev1.App) any { return summarizeApp(a) },
 	})
 	c.Lanes = kv.NewCopy(s.Lanes, kv.CopyConfig[*storev1.Lane]{
-		MaxBytes: lanesCopyBytes, Metrics: metrics, OnChange: c.changed, Summarize: func(_ string, l *storev1.Lane) any { return summarizeLane(l) },
+		MaxBytes: lanesCopyBytes, Metrics: metrics, OnChange: c.changed, Decoded: c.Census.Note, Summarize: func(_ string, l *storev1.Lane) any { return summarizeLane(l) },
 	})
 	return c
 }

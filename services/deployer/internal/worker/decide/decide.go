@@ -44,6 +44,8 @@ type Config struct {
 	// Tell tells the deliveries of a lane's candidates that they are being decided about; nil where nobody
 	// is to hear of it.
 	Tell func(ctx context.Context, k lane.Key, l *storev1.Lane) error
+	// Count counts what comes of pushes, in the words of package verdict; nil: nobody does.
+	Count func(verdict string)
 	// Timeout bounds what git is asked about one lane's candidates; policy.Timeout when zero.
 	Timeout time.Duration
 }
@@ -230,6 +232,9 @@ func (d *Decider) Decide(ctx context.Context, k lane.Key) error {
 		}
 		for _, x := range plan[:applied] {
 			d.tell(ctx, x)
+			if d.cfg.Count != nil {
+				d.cfg.Count(x.Verdict())
+			}
 		}
 		if backlog {
 			err = d.cfg.Dispatcher.Flush(ctx, k, now)
