@@ -1,5 +1,5 @@
-// Command gen writes services/REFERENCE.md. Run it at the root of the repository; with -check it
-// only says whether the page is as it would be written.
+// Command gen writes services/REFERENCE.md and services/METRICS.md. Run it at the root of the repository; with
+// -check it only says whether the pages are as they would be written.
 package main
 
 import (
@@ -10,19 +10,28 @@ import (
 	"devpilot.io/bitbucket/services/allinone/internal/reference"
 )
 
-const page = "services/REFERENCE.md"
+// pages are what is made, and how.
+var pages = []struct {
+	file string
+	make func(root string) (string, error)
+}{
+	{"services/REFERENCE.md", reference.Make},
+	{"services/METRICS.md", reference.MakeMetrics},
+}
 
 func main() {
 	check := flag.Bool("check", false, "only compare")
 	flag.Parse()
-	if err := run(*check); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1) //nolint:forbidigo // this is a main
+	for _, p := range pages {
+		if err := run(p.file, p.make, *check); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1) //nolint:forbidigo // this is a main
+		}
 	}
 }
 
-func run(check bool) error {
-	want, err := reference.Make(".")
+func run(page string, produce func(string) (string, error), check bool) error {
+	want, err := produce(".")
 	if err != nil {
 		return err
 	}
