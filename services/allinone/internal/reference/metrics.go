@@ -11,7 +11,7 @@ const metricsIntro = `# Metrics
 
 Made from the code by ` + "`make generate`" + `: change a name or its sentence where it stands, not here. Every service tells its own at ` + "`/metrics`" + ` of its ops
 address ([Addresses](REFERENCE.md#addresses)); the one program tells all of them. A test scrapes the running product and holds what it finds to this page,
-both ways.
+both ways. [RUNBOOKS.md](../deploy/RUNBOOKS.md) says what to do when an alert calls.
 
 * What "all replicas tell the same" of is shared: take ` + "`max`" + ` over replicas, never ` + "`sum`" + `.
 * A label is never an app, a repository or a workspace, so that the number of series does not grow with use.
