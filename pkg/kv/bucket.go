@@ -160,20 +160,26 @@ const (
 //
 // What this process wrote itself lately is not asked for again: fn may first be given that, although
 // somebody has replaced it since. The store then refuses what fn makes of it; and where fn stores nothing,
-// it is called once more with what the leader has.
+// it is called once more with what the leader has. Updates of one key through one bucket wait for each
+// other, so that they meet what the one before wrote, and conflict only with those of other processes.
 func (b *Bucket[T, P]) Update(ctx context.Context, key string, fn func(cur P) (P, error)) (P, uint64, error) {
 	return b.UpdateAfter(ctx, key, fn, nil)
 }
 
 // UpdateAfter is Update for a record that must not be stored before something else has been done:
 // prepare does that, after fn has decided what to store. It may run several times, like fn, but may have
-// effects; its error ends the update.
+// effects, other than on the record itself: its update would wait for this one. Its error ends the update.
 func (b *Bucket[T, P]) UpdateAfter(ctx context.Context, key string, fn func(cur P) (P, error), prepare func(context.Context) error) (P, uint64, error) {
 	if b.s.cfg.TTL {
 		return nil, 0, fmt.Errorf("%w: %s/%s", ErrCreateOnly, b.s.cfg.Name, key)
 	}
 	ctx, cancel := bound(ctx)
 	defer cancel()
+	unlock, err := b.s.updates.Lock(ctx, key)
+	if err != nil {
+		return nil, 0, storeError(ctx, "update", b.s.cfg.Name, key, err)
+	}
+	defer unlock()
 	pauses := stream.Pauses(updateFirstWait, updateMaxWait)
 	for try := range updateTries {
 		cur, rev, sure, err := b.base(ctx, key, try)

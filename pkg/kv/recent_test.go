@@ -1,7 +1,10 @@
 package kv_test
 
 import (
+	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -38,6 +41,68 @@ func TestUpdate_doesNotAskForWhatThisProcessWrote(t *testing.T) {
 	}
 	if v, _, err := b.Get(t.Context(), "k"); err != nil || len(v.GetValue()) != 20 {
 		t.Errorf("the key holds %v, %v", v, err)
+	}
+}
+
+func TestUpdate_manyOfOneKeyWaitForEachOtherAndLoseNoTry(t *testing.T) {
+	s := testkit.NATS(t)
+	b := openStrings(t, s, kv.Config{Name: "b"})
+	if _, err := b.Create(t.Context(), "k", str("")); err != nil {
+		t.Fatal(err)
+	}
+	asked := questions(t, s)
+	var tries atomic.Int32
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for range 10 {
+				if _, _, err := b.Update(t.Context(), "k", func(cur *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+					tries.Add(1)
+					return str(cur.GetValue() + "x"), nil
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	if n := tries.Load(); n != 80 {
+		t.Errorf("80 updates took %d tries", n)
+	}
+	if n := asked(); n != 0 {
+		t.Errorf("80 updates asked the leader %d times", n)
+	}
+	if v, _, err := b.Get(t.Context(), "k"); err != nil || len(v.GetValue()) != 80 {
+		t.Errorf("the key holds %v, %v", v, err)
+	}
+}
+
+func TestUpdate_whoWaitsForAnotherGivesUpInTime(t *testing.T) {
+	b := openStrings(t, testkit.NATS(t), kv.Config{Name: "b"})
+	within, leave := make(chan struct{}), make(chan struct{})
+	ended := make(chan error)
+	go func() {
+		_, _, err := b.Update(t.Context(), "k", func(*wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+			close(within)
+			<-leave
+			return nil, kv.ErrSkip
+		})
+		ended <- err
+	}()
+	<-within
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err := b.Update(ctx, "k", func(*wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+		t.Error("two updates of one key at the same time")
+		return nil, kv.ErrSkip
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("it gave up with %v", err)
+	}
+	more(t, b, "another", "x") // waits for nobody
+	close(leave)
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"devpilot.io/bitbucket/pkg/keymutex"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 )
@@ -65,6 +66,8 @@ type store struct {
 	wrote *atomic.Uint64
 	// recent is nil where updates are not possible, and where replaced values are not to linger.
 	recent *recent
+	// updates is held by who updates a key.
+	updates keymutex.Map
 }
 
 // definition is the bucket's stream: key-value layout, as other tools know it, without direct gets.

@@ -36,6 +36,7 @@ func TestServeGRPC_runsTheRealInterceptors(t *testing.T) {
 			repov1.RepoService_ListBranches_FullMethodName:            member,
 			repov1.RepoService_SuggestServe_FullMethodName:            member,
 			repov1.RepoService_GetBranch_FullMethodName:               member,
+			repov1.RepoService_GetHead_FullMethodName:                 member,
 			repov1.RepoService_ListTags_FullMethodName:                member,
 			repov1.RepoService_ListCommits_FullMethodName:             member,
 			repov1.RepoService_ResolveCommit_FullMethodName:           member,

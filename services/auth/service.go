@@ -166,11 +166,12 @@ func (s *Service) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup
-	errs := make(chan error, 4)
+	errs := make(chan error, 5)
 	for _, part := range []func(context.Context) error{
 		func(ctx context.Context) error { return s.schedules.Watch(ctx, s.index.Set) },
 		func(ctx context.Context) error { return s.integrations.RelayChanges(ctx, s.logger) },
 		func(ctx context.Context) error { return s.narrowings.RelayChanges(ctx, s.logger) },
+		s.narrowings.RunCopy,
 		s.keeper.Run,
 	} {
 		wg.Go(func() {

@@ -42,6 +42,9 @@ type world struct {
 	webhookDown  bool
 	outcomes     []*webhookv1.RecordedOutcome
 	lookups      int      // of repositories
+	batches      int      // of webhooks that were asked for in somebody's request
+	told         []int    // how many watches each hand-over had
+	telling      func()   // is called in each hand-over, where set
 	narrowedTo   []string // what auth says of the integration
 	lent         []string // what auth says beside a token
 }
@@ -144,6 +147,15 @@ func (r fakeRepo) GetBranch(_ context.Context, req *repov1.GetBranchRequest) (*r
 	return &repov1.GetBranchResponse{Branch: &repov1.Branch{Name: req.GetBranch(), Commit: &repov1.BranchCommit{Hash: hash}}}, nil
 }
 
+func (r fakeRepo) GetHead(ctx context.Context, req *repov1.GetHeadRequest) (*repov1.GetHeadResponse, error) {
+	found, err := r.GetRepository(ctx, &repov1.GetRepositoryRequest{Workspace: req.GetWorkspace(), Repository: req.GetRepository()})
+	if err != nil || req.GetBranch() == "" {
+		return &repov1.GetHeadResponse{Repository: found.GetRepository()}, err
+	}
+	hash := r.w.git.Repo(found.GetRepository().GetFullName()).Head(req.GetBranch())
+	return &repov1.GetHeadResponse{Repository: found.GetRepository(), Hash: &hash}, nil
+}
+
 func (r fakeRepo) ResolveCommit(_ context.Context, req *repov1.ResolveCommitRequest) (*repov1.ResolveCommitResponse, error) {
 	r.w.mu.Lock()
 	name, down := r.w.repositories[req.GetRepository()], r.w.restDown
@@ -179,6 +191,11 @@ var errRESTDown = apierr.New(apierr.ReasonBitbucketUnavailable, "Bitbucket does 
 var errDown = apierr.New(apierr.ReasonServiceUnavailable, "webhook is away")
 
 func (h fakeWebhook) SetWatches(_ context.Context, req *webhookv1.SetWatchesRequest) (*webhookv1.SetWatchesResponse, error) {
+	var telling func()
+	h.w.do(func() { telling, h.w.told = h.w.telling, append(h.w.told, len(req.GetWatches())) })
+	if telling != nil {
+		telling()
+	}
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
 	if h.w.webhookDown {
@@ -196,9 +213,12 @@ func (h fakeWebhook) SetWatches(_ context.Context, req *webhookv1.SetWatchesRequ
 	return &webhookv1.SetWatchesResponse{Webhook: hook}, nil
 }
 
-func (h fakeWebhook) BatchGetWebhooks(_ context.Context, req *webhookv1.BatchGetWebhooksRequest) (*webhookv1.BatchGetWebhooksResponse, error) {
+func (h fakeWebhook) BatchGetWebhooks(ctx context.Context, req *webhookv1.BatchGetWebhooksRequest) (*webhookv1.BatchGetWebhooksResponse, error) {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
+	if id, ok := identity.FromContext(ctx); ok && id.Subject != "" { // else the reconciler asks
+		h.w.batches++
+	}
 	if h.w.webhookDown {
 		return nil, errDown
 	}

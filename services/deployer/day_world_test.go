@@ -73,6 +73,17 @@ func (r repoOfDay) GetBranch(_ context.Context, req *repov1.GetBranchRequest, _ 
 	return &repov1.GetBranchResponse{Branch: &repov1.Branch{Name: req.GetBranch(), Commit: &repov1.BranchCommit{Hash: r.d.heads[nameOf(i)][req.GetBranch()]}}}, nil
 }
 
+func (r repoOfDay) GetHead(ctx context.Context, req *repov1.GetHeadRequest, _ ...grpc.CallOption) (*repov1.GetHeadResponse, error) {
+	found, err := r.GetRepository(ctx, &repov1.GetRepositoryRequest{Workspace: req.GetWorkspace(), Repository: req.GetRepository()})
+	if err != nil {
+		return nil, err
+	}
+	r.d.mu.Lock()
+	defer r.d.mu.Unlock()
+	hash := r.d.heads[found.GetRepository().GetFullName()][req.GetBranch()]
+	return &repov1.GetHeadResponse{Repository: found.GetRepository(), Hash: &hash}, nil
+}
+
 type webhookOfDay struct {
 	webhookv1.WebhookServiceClient
 	d *day

@@ -354,3 +354,44 @@ func TestGetBranch_isLive(t *testing.T) {
 		t.Errorf("after a transfer: %v, %v", got, err)
 	}
 }
+
+// An app that is about to be saved costs two calls: the repository and its branch.
+func TestGetHead_theRepositoryAndItsBranch(t *testing.T) {
+	s := newStack(t, "sample")
+	r := s.replica()
+	refs, err := s.control.Refs(t.Context(), "acme/web")
+	s.do(err)
+	head := func(branch string) *repov1.GetHeadResponse {
+		t.Helper()
+		resp, err := r.deployer.GetHead(t.Context(), &repov1.GetHeadRequest{Workspace: workspace, Repository: webID, Branch: branch})
+		if err != nil || resp.GetRepository().GetFullName() != "acme/web" || resp.GetRepository().GetBitbucketWorkspaceId() == "" {
+			t.Fatalf("branch %q: %v, %v", branch, resp, err)
+		}
+		return resp
+	}
+	for _, listed := range []bool{false, true} {
+		if listed {
+			s.list(r)
+		}
+		s.resetCalls()
+		if resp := head("main"); resp.GetHash() != refs["refs/heads/main"] {
+			t.Errorf("main is at %q", resp.GetHash())
+		}
+		if total, routes := s.calls(); total != 2 {
+			t.Errorf("listed %v: %d calls: %v", listed, total, routes)
+		}
+	}
+	if resp := head("gone"); resp.Hash == nil || resp.GetHash() != "" {
+		t.Errorf("no such branch: %v", resp.Hash)
+	}
+	if resp := head(""); resp.Hash != nil {
+		t.Errorf("no branch asked for: %v", resp.Hash)
+	}
+	s.inject(emulator.Fault{Kind: emulator.FaultServerErrorHTML, Route: "/2.0/repositories/{workspace}/{repository}/refs/branches/{branch...}"})
+	if resp := head("main"); resp.Hash != nil {
+		t.Errorf("a branch that Bitbucket does not tell: %v", resp.Hash)
+	}
+	if _, err := r.deployer.GetHead(t.Context(), &repov1.GetHeadRequest{Workspace: workspace, Repository: emulator.SeededUUID("repository", "nobody/has"), Branch: "main"}); !apierr.Has(err, apierr.ReasonRepositoryNotFound) {
+		t.Errorf("no such repository: %v", err)
+	}
+}

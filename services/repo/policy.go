@@ -19,5 +19,6 @@ var Policy = rpc.Policy{
 	// Only those who may narrow a workspace see what it could be narrowed to.
 	repov1.RepoService_ListBitbucketWorkspaces_FullMethodName: {Callers: []string{"gateway", "deployer"}, MinRole: identity.RoleAdmin},
 	repov1.RepoService_GetBranch_FullMethodName:               {Callers: []string{"deployer"}},
+	repov1.RepoService_GetHead_FullMethodName:                 {Callers: []string{"deployer"}},
 	repov1.RepoService_ResolveCommit_FullMethodName:           {Callers: []string{"deployer"}},
 }

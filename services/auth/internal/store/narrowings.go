@@ -17,7 +17,10 @@ import (
 // integrations, because disconnecting erases those and must not widen what the next account may see.
 const BucketNarrowings = "DEVPILOT_AUTH_NARROWINGS"
 
-type narrowingBucket = kv.Bucket[authstorev1.Narrowing, *authstorev1.Narrowing]
+type (
+	narrowingBucket = kv.Bucket[authstorev1.Narrowing, *authstorev1.Narrowing]
+	narrowingCopy   = kv.Copy[authstorev1.Narrowing, *authstorev1.Narrowing]
+)
 
 // Narrowings is the bucket of narrowings. It is safe for concurrent use. Until Open has succeeded every
 // call answers kv.ErrUnavailable.
@@ -25,6 +28,7 @@ type Narrowings struct {
 	js     jetstream.JetStream
 	cfg    kv.Config
 	bucket atomic.Pointer[narrowingBucket]
+	copy   atomic.Pointer[narrowingCopy] // set before bucket
 }
 
 // NewNarrowings does no I/O.
@@ -38,7 +42,17 @@ func (s *Narrowings) Open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the narrowings: %w", err)
 	}
+	s.copy.Store(kv.NewCopy(b, kv.CopyConfig[*authstorev1.Narrowing]{}))
 	s.bucket.Store(b)
+	return nil
+}
+
+// RunCopy keeps in memory what Get reads, until ctx is done; before, and without it, the leader is asked. Open
+// has succeeded.
+func (s *Narrowings) RunCopy(ctx context.Context) error {
+	if err := s.copy.Load().Run(ctx); err != nil {
+		return fmt.Errorf("keep the narrowings in memory: %w", err)
+	}
 	return nil
 }
 
@@ -49,13 +63,13 @@ func (s *Narrowings) opened() (*narrowingBucket, error) {
 	return nil, fmt.Errorf("%w: bucket %s is not open yet", kv.ErrUnavailable, s.cfg.Name)
 }
 
-// Get reads the workspace's narrowing from the leader; nil when it is not narrowed.
+// Get reads the workspace's narrowing with everything that was acknowledged before the call (kv.Copy); nil when it
+// is not narrowed.
 func (s *Narrowings) Get(ctx context.Context, workspace string) (*authstorev1.Narrowing, error) {
-	b, err := s.opened()
-	if err != nil {
+	if _, err := s.opened(); err != nil {
 		return nil, err
 	}
-	n, _, err := b.Get(ctx, Key(workspace))
+	n, _, err := s.copy.Load().Get(ctx, Key(workspace))
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, nil
 	}

@@ -99,6 +99,15 @@ func (r Repo) Head(ctx context.Context, workspace, repository, branch string) (s
 	return resp.GetBranch().GetCommit().GetHash(), err
 }
 
+// RepositoryAndHead looks a repository up, live, and the commit of one of its branches: empty where it has no such
+// branch, and not known where Bitbucket did not answer for it. Without a branch only the repository is.
+func (r Repo) RepositoryAndHead(ctx context.Context, workspace, repository, branch string) (found *repov1.Repository, hash string, known bool, err error) {
+	resp, err := r.Client.GetHead(ctx, &repov1.GetHeadRequest{Workspace: workspace, Repository: repository, Branch: branch})
+	found = resp.GetRepository()
+	r.Places.Learn(workspace, found.GetFullName(), found.GetBitbucketWorkspaceId())
+	return found, resp.GetHash(), err == nil && resp.Hash != nil, err
+}
+
 // Resolve finds the commit that a person names, live.
 func (r Repo) Resolve(ctx context.Context, req *repov1.ResolveCommitRequest) (*repov1.BranchCommit, error) {
 	resp, err := r.Client.ResolveCommit(ctx, req)

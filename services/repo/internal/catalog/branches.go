@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/repo/internal/account"
 )
 
@@ -239,4 +241,36 @@ func (c *Catalog) Branch(ctx context.Context, workspace, id, name string) (Branc
 		return Branch{}, "", err
 	}
 	return branchOf(b, r.MainBranch), r.FullName, nil
+}
+
+// Head is where a branch is.
+type Head struct {
+	Hash  string // empty: the repository has no such branch
+	Known bool   // false: nobody asked for a branch, or Bitbucket did not answer
+}
+
+// Head reads one repository live, and where name is not empty, the head of that branch. What the account may
+// do on the repository is not asked for. Trouble with the branch is no reason to withhold the repository.
+func (c *Catalog) Head(ctx context.Context, workspace, id, name string) (Repository, Head, error) {
+	conn, err := c.open(ctx, workspace)
+	if err != nil {
+		return Repository{}, Head{}, err
+	}
+	r, err := c.within(ctx, conn, id)
+	if err != nil {
+		return Repository{}, Head{}, err
+	}
+	found := repositoryOf(r, bitbucket.PermissionNone)
+	if name == "" {
+		return found, Head{}, nil
+	}
+	b, err := branchIn(ctx, conn, r, name)
+	switch {
+	case err == nil:
+		return found, Head{Hash: b.Target.Hash, Known: true}, nil
+	case apierr.Has(err, apierr.ReasonBranchNotFound):
+		return found, Head{Known: true}, nil
+	}
+	c.log.InfoContext(ctx, "head of a branch is not known", slog.String(logs.KeyRepository, r.FullName), slog.String(logs.KeyBranch, name), logs.Err(err))
+	return found, Head{}, nil
 }

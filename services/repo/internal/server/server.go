@@ -25,6 +25,7 @@ type Catalog interface {
 	SuggestServe(ctx context.Context, workspace, id, commit string) ([]catalog.ServeSuggestion, error)
 	BitbucketWorkspaces(ctx context.Context, workspace string) ([]catalog.BitbucketWorkspace, error)
 	Branch(ctx context.Context, workspace, id, name string) (branch catalog.Branch, fullName string, err error)
+	Head(ctx context.Context, workspace, id, branch string) (catalog.Repository, catalog.Head, error)
 }
 
 // Server implements repov1.RepoServiceServer.

@@ -71,6 +71,19 @@ func (s *Store) Lately(ctx context.Context, workspace, id string) (*storev1.Webh
 	return latelyOr(ctx, b.copies.webhooks, b.webhooks, WebhookKey(workspace, id))
 }
 
+// LatelyByRepository is Lately of the webhook of a repository.
+func (s *Store) LatelyByRepository(ctx context.Context, workspace, repository string) (*storev1.WebhookRecord, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	at, err := latelyOr(ctx, b.copies.index, b.index, keyByRepository(workspace, repository))
+	if err != nil {
+		return nil, err
+	}
+	return latelyOr(ctx, b.copies.webhooks, b.webhooks, WebhookKey(workspace, at.GetWebhook()))
+}
+
 // latelyOr reads from a copy, and what it does not have from the leader.
 func latelyOr[T any, P kv.Message[T]](ctx context.Context, c *kv.Copy[T, P], bucket *kv.Bucket[T, P], key string) (P, error) {
 	view, err := c.AtLeast(ctx, 0)

@@ -198,6 +198,9 @@ func (r *Registry) wait(ctx context.Context, rec *storev1.WebhookRecord, number 
 		ctx, cancel = context.WithDeadline(ctx, end.Add(-250*time.Millisecond))
 		defer cancel()
 	}
+	if w := rec.GetWork(); w.GetDone() >= max(number, w.GetWanted()) {
+		return rec, true, nil
+	}
 	finished := r.schedule.subscribe(rec.GetId())
 	defer r.schedule.unsubscribe(rec.GetId(), finished)
 	r.schedule.now(rec.GetWorkspace(), rec.GetId())
@@ -210,7 +213,8 @@ func (r *Registry) wait(ctx context.Context, rec *storev1.WebhookRecord, number 
 		case <-finished:
 		case <-tick.C:
 		}
-		cur, err := r.cfg.Store.Get(ctx, rec.GetWorkspace(), rec.GetId())
+		// With what this process did, of which it is told; what another one did is seen at a later tick at the latest.
+		cur, err := r.cfg.Store.Lately(ctx, rec.GetWorkspace(), rec.GetId())
 		switch {
 		case err == nil:
 			rec = cur

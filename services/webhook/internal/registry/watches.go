@@ -33,7 +33,7 @@ type WatchSet struct {
 // returns the webhook, or nil where there is none and none is needed.
 func (r *Registry) SetWatches(ctx context.Context, set WatchSet) (*storev1.WebhookRecord, error) {
 	set.Watches = tidy(set.Watches)
-	rec, err := r.cfg.Store.GetByRepository(ctx, set.Workspace, set.Repository)
+	rec, err := r.cfg.Store.LatelyByRepository(ctx, set.Workspace, set.Repository) // only its id counts
 	switch {
 	case errors.Is(err, kv.ErrNotFound) && len(set.Watches) == 0:
 		return nil, nil

@@ -746,6 +746,126 @@ func (x *ListBranchesResponse) GetPartialFailures() []*PartialFailure {
 	return nil
 }
 
+// GetHeadRequest names a branch.
+type GetHeadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The repository's id.
+	Repository string `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The branch; case matters. Empty: only the repository is read.
+	Branch        string `protobuf:"bytes,3,opt,name=branch,proto3" json:"branch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHeadRequest) Reset() {
+	*x = GetHeadRequest{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHeadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHeadRequest) ProtoMessage() {}
+
+func (x *GetHeadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHeadRequest.ProtoReflect.Descriptor instead.
+func (*GetHeadRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetHeadRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *GetHeadRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *GetHeadRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+// GetHeadResponse is the repository, and where its branch is.
+type GetHeadResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository. What the account may do on it is not asked for, and absent.
+	Repository *Repository `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The hash of the branch's newest commit. Empty: the repository has no such branch. Absent: none was
+	// asked for, or Bitbucket did not answer.
+	Hash          *string `protobuf:"bytes,2,opt,name=hash,proto3,oneof" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHeadResponse) Reset() {
+	*x = GetHeadResponse{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHeadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHeadResponse) ProtoMessage() {}
+
+func (x *GetHeadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHeadResponse.ProtoReflect.Descriptor instead.
+func (*GetHeadResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetHeadResponse) GetRepository() *Repository {
+	if x != nil {
+		return x.Repository
+	}
+	return nil
+}
+
+func (x *GetHeadResponse) GetHash() string {
+	if x != nil && x.Hash != nil {
+		return *x.Hash
+	}
+	return ""
+}
+
 // GetBranchRequest names a branch.
 type GetBranchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -761,7 +881,7 @@ type GetBranchRequest struct {
 
 func (x *GetBranchRequest) Reset() {
 	*x = GetBranchRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[11]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +893,7 @@ func (x *GetBranchRequest) String() string {
 func (*GetBranchRequest) ProtoMessage() {}
 
 func (x *GetBranchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[11]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +906,7 @@ func (x *GetBranchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBranchRequest.ProtoReflect.Descriptor instead.
 func (*GetBranchRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetBranchRequest) GetWorkspace() string {
@@ -821,7 +941,7 @@ type GetBranchResponse struct {
 
 func (x *GetBranchResponse) Reset() {
 	*x = GetBranchResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[12]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +953,7 @@ func (x *GetBranchResponse) String() string {
 func (*GetBranchResponse) ProtoMessage() {}
 
 func (x *GetBranchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[12]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +966,7 @@ func (x *GetBranchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBranchResponse.ProtoReflect.Descriptor instead.
 func (*GetBranchResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetBranchResponse) GetBranch() *Branch {
@@ -875,7 +995,7 @@ type ListTagsRequest struct {
 
 func (x *ListTagsRequest) Reset() {
 	*x = ListTagsRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[13]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1007,7 @@ func (x *ListTagsRequest) String() string {
 func (*ListTagsRequest) ProtoMessage() {}
 
 func (x *ListTagsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[13]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1020,7 @@ func (x *ListTagsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTagsRequest.ProtoReflect.Descriptor instead.
 func (*ListTagsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListTagsRequest) GetWorkspace() string {
@@ -957,7 +1077,7 @@ type ListTagsResponse struct {
 
 func (x *ListTagsResponse) Reset() {
 	*x = ListTagsResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[14]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1089,7 @@ func (x *ListTagsResponse) String() string {
 func (*ListTagsResponse) ProtoMessage() {}
 
 func (x *ListTagsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[14]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1102,7 @@ func (x *ListTagsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTagsResponse.ProtoReflect.Descriptor instead.
 func (*ListTagsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListTagsResponse) GetTags() []*Tag {
@@ -1039,7 +1159,7 @@ type ListCommitsRequest struct {
 
 func (x *ListCommitsRequest) Reset() {
 	*x = ListCommitsRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[15]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1171,7 @@ func (x *ListCommitsRequest) String() string {
 func (*ListCommitsRequest) ProtoMessage() {}
 
 func (x *ListCommitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[15]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1184,7 @@ func (x *ListCommitsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommitsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommitsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListCommitsRequest) GetWorkspace() string {
@@ -1117,7 +1237,7 @@ type ListCommitsResponse struct {
 
 func (x *ListCommitsResponse) Reset() {
 	*x = ListCommitsResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[16]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1249,7 @@ func (x *ListCommitsResponse) String() string {
 func (*ListCommitsResponse) ProtoMessage() {}
 
 func (x *ListCommitsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[16]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1262,7 @@ func (x *ListCommitsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommitsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommitsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListCommitsResponse) GetCommits() []*BranchCommit {
@@ -1185,7 +1305,7 @@ type ResolveCommitRequest struct {
 
 func (x *ResolveCommitRequest) Reset() {
 	*x = ResolveCommitRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[17]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1317,7 @@ func (x *ResolveCommitRequest) String() string {
 func (*ResolveCommitRequest) ProtoMessage() {}
 
 func (x *ResolveCommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[17]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1330,7 @@ func (x *ResolveCommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveCommitRequest.ProtoReflect.Descriptor instead.
 func (*ResolveCommitRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResolveCommitRequest) GetWorkspace() string {
@@ -1259,7 +1379,7 @@ type ResolveCommitResponse struct {
 
 func (x *ResolveCommitResponse) Reset() {
 	*x = ResolveCommitResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[18]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1391,7 @@ func (x *ResolveCommitResponse) String() string {
 func (*ResolveCommitResponse) ProtoMessage() {}
 
 func (x *ResolveCommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[18]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1404,7 @@ func (x *ResolveCommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveCommitResponse.ProtoReflect.Descriptor instead.
 func (*ResolveCommitResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResolveCommitResponse) GetCommit() *BranchCommit {
@@ -1358,7 +1478,19 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"total_size\x18\x03 \x01(\x05R\ttotalSize\x12>\n" +
 	"\n" +
 	"fetch_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\tfetchTime\x12K\n" +
-	"\x10partial_failures\x18\x05 \x03(\v2 .devpilot.repo.v1.PartialFailureR\x0fpartialFailures\"w\n" +
+	"\x10partial_failures\x18\x05 \x03(\v2 .devpilot.repo.v1.PartialFailureR\x0fpartialFailures\"p\n" +
+	"\x0eGetHeadRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
+	"\n" +
+	"repository\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
+	"repository\x12\x16\n" +
+	"\x06branch\x18\x03 \x01(\tR\x06branch\"q\n" +
+	"\x0fGetHeadResponse\x12<\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\v2\x1c.devpilot.repo.v1.RepositoryR\n" +
+	"repository\x12\x17\n" +
+	"\x04hash\x18\x02 \x01(\tH\x00R\x04hash\x88\x01\x01B\a\n" +
+	"\x05_hash\"w\n" +
 	"\x10GetBranchRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
 	"\n" +
@@ -1406,8 +1538,7 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\x06branch\x18\x04 \x01(\tR\x06branch\x12\x10\n" +
 	"\x03tag\x18\x05 \x01(\tR\x03tag\"O\n" +
 	"\x15ResolveCommitResponse\x126\n" +
-	"\x06commit\x18\x01 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitR\x06commit2\xf3\n" +
-	"\n" +
+	"\x06commit\x18\x01 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitR\x06commit2\xc8\v\n" +
 	"\vRepoService\x12\x9d\x01\n" +
 	"\x10ListRepositories\x12).devpilot.repo.v1.ListRepositoriesRequest\x1a*.devpilot.repo.v1.ListRepositoriesResponse\"2\x82\xd3\xe4\x93\x02)\x12'/v1/workspaces/{workspace}/repositories\x90\x02\x01\x12\xad\x01\n" +
 	"\rGetRepository\x12&.devpilot.repo.v1.GetRepositoryRequest\x1a'.devpilot.repo.v1.GetRepositoryResponse\"K\x82\xd3\xe4\x93\x02Bb\n" +
@@ -1417,7 +1548,8 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\vListCommits\x12$.devpilot.repo.v1.ListCommitsRequest\x1a%.devpilot.repo.v1.ListCommitsResponse\"G\x82\xd3\xe4\x93\x02>\x12</v1/workspaces/{workspace}/repositories/{repository}/commits\x90\x02\x01\x12\xab\x01\n" +
 	"\fSuggestServe\x12%.devpilot.repo.v1.SuggestServeRequest\x1a&.devpilot.repo.v1.SuggestServeResponse\"L\x82\xd3\xe4\x93\x02C\x12A/v1/workspaces/{workspace}/repositories/{repository}:suggestServe\x90\x02\x01\x12\xb9\x01\n" +
 	"\x17ListBitbucketWorkspaces\x120.devpilot.repo.v1.ListBitbucketWorkspacesRequest\x1a1.devpilot.repo.v1.ListBitbucketWorkspacesResponse\"9\x82\xd3\xe4\x93\x020\x12./v1/workspaces/{workspace}/bitbucketWorkspaces\x90\x02\x01\x12Y\n" +
-	"\tGetBranch\x12\".devpilot.repo.v1.GetBranchRequest\x1a#.devpilot.repo.v1.GetBranchResponse\"\x03\x90\x02\x01\x12e\n" +
+	"\tGetBranch\x12\".devpilot.repo.v1.GetBranchRequest\x1a#.devpilot.repo.v1.GetBranchResponse\"\x03\x90\x02\x01\x12S\n" +
+	"\aGetHead\x12 .devpilot.repo.v1.GetHeadRequest\x1a!.devpilot.repo.v1.GetHeadResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\rResolveCommit\x12&.devpilot.repo.v1.ResolveCommitRequest\x1a'.devpilot.repo.v1.ResolveCommitResponse\"\x03\x90\x02\x01B\xc3\x01\n" +
 	"\x14com.devpilot.repo.v1B\x10RepoServiceProtoP\x01Z7devpilot.io/bitbucket/proto/gen/devpilot/repo/v1;repov1\xa2\x02\x03DRX\xaa\x02\x10Devpilot.Repo.V1\xca\x02\x10Devpilot\\Repo\\V1\xe2\x02\x1cDevpilot\\Repo\\V1\\GPBMetadata\xea\x02\x12Devpilot::Repo::V1b\x06proto3"
 
@@ -1433,7 +1565,7 @@ func file_devpilot_repo_v1_repo_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_repo_v1_repo_service_proto_rawDescData
 }
 
-var file_devpilot_repo_v1_repo_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_devpilot_repo_v1_repo_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_devpilot_repo_v1_repo_service_proto_goTypes = []any{
 	(*ListRepositoriesRequest)(nil),         // 0: devpilot.repo.v1.ListRepositoriesRequest
 	(*ListRepositoriesResponse)(nil),        // 1: devpilot.repo.v1.ListRepositoriesResponse
@@ -1446,62 +1578,67 @@ var file_devpilot_repo_v1_repo_service_proto_goTypes = []any{
 	(*ServeSuggestion)(nil),                 // 8: devpilot.repo.v1.ServeSuggestion
 	(*ListBranchesRequest)(nil),             // 9: devpilot.repo.v1.ListBranchesRequest
 	(*ListBranchesResponse)(nil),            // 10: devpilot.repo.v1.ListBranchesResponse
-	(*GetBranchRequest)(nil),                // 11: devpilot.repo.v1.GetBranchRequest
-	(*GetBranchResponse)(nil),               // 12: devpilot.repo.v1.GetBranchResponse
-	(*ListTagsRequest)(nil),                 // 13: devpilot.repo.v1.ListTagsRequest
-	(*ListTagsResponse)(nil),                // 14: devpilot.repo.v1.ListTagsResponse
-	(*ListCommitsRequest)(nil),              // 15: devpilot.repo.v1.ListCommitsRequest
-	(*ListCommitsResponse)(nil),             // 16: devpilot.repo.v1.ListCommitsResponse
-	(*ResolveCommitRequest)(nil),            // 17: devpilot.repo.v1.ResolveCommitRequest
-	(*ResolveCommitResponse)(nil),           // 18: devpilot.repo.v1.ResolveCommitResponse
-	(*Repository)(nil),                      // 19: devpilot.repo.v1.Repository
-	(*PartialFailure)(nil),                  // 20: devpilot.repo.v1.PartialFailure
-	(*timestamppb.Timestamp)(nil),           // 21: google.protobuf.Timestamp
-	(*BitbucketWorkspace)(nil),              // 22: devpilot.repo.v1.BitbucketWorkspace
-	(*Branch)(nil),                          // 23: devpilot.repo.v1.Branch
-	(*Tag)(nil),                             // 24: devpilot.repo.v1.Tag
-	(*BranchCommit)(nil),                    // 25: devpilot.repo.v1.BranchCommit
+	(*GetHeadRequest)(nil),                  // 11: devpilot.repo.v1.GetHeadRequest
+	(*GetHeadResponse)(nil),                 // 12: devpilot.repo.v1.GetHeadResponse
+	(*GetBranchRequest)(nil),                // 13: devpilot.repo.v1.GetBranchRequest
+	(*GetBranchResponse)(nil),               // 14: devpilot.repo.v1.GetBranchResponse
+	(*ListTagsRequest)(nil),                 // 15: devpilot.repo.v1.ListTagsRequest
+	(*ListTagsResponse)(nil),                // 16: devpilot.repo.v1.ListTagsResponse
+	(*ListCommitsRequest)(nil),              // 17: devpilot.repo.v1.ListCommitsRequest
+	(*ListCommitsResponse)(nil),             // 18: devpilot.repo.v1.ListCommitsResponse
+	(*ResolveCommitRequest)(nil),            // 19: devpilot.repo.v1.ResolveCommitRequest
+	(*ResolveCommitResponse)(nil),           // 20: devpilot.repo.v1.ResolveCommitResponse
+	(*Repository)(nil),                      // 21: devpilot.repo.v1.Repository
+	(*PartialFailure)(nil),                  // 22: devpilot.repo.v1.PartialFailure
+	(*timestamppb.Timestamp)(nil),           // 23: google.protobuf.Timestamp
+	(*BitbucketWorkspace)(nil),              // 24: devpilot.repo.v1.BitbucketWorkspace
+	(*Branch)(nil),                          // 25: devpilot.repo.v1.Branch
+	(*Tag)(nil),                             // 26: devpilot.repo.v1.Tag
+	(*BranchCommit)(nil),                    // 27: devpilot.repo.v1.BranchCommit
 }
 var file_devpilot_repo_v1_repo_service_proto_depIdxs = []int32{
-	19, // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
-	20, // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	21, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	21, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
-	22, // 4: devpilot.repo.v1.ListBitbucketWorkspacesResponse.bitbucket_workspaces:type_name -> devpilot.repo.v1.BitbucketWorkspace
-	19, // 5: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
+	21, // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
+	22, // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	23, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	23, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
+	24, // 4: devpilot.repo.v1.ListBitbucketWorkspacesResponse.bitbucket_workspaces:type_name -> devpilot.repo.v1.BitbucketWorkspace
+	21, // 5: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
 	8,  // 6: devpilot.repo.v1.SuggestServeResponse.suggestions:type_name -> devpilot.repo.v1.ServeSuggestion
-	23, // 7: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
-	21, // 8: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	20, // 9: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	23, // 10: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
-	24, // 11: devpilot.repo.v1.ListTagsResponse.tags:type_name -> devpilot.repo.v1.Tag
-	21, // 12: devpilot.repo.v1.ListTagsResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	20, // 13: devpilot.repo.v1.ListTagsResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	25, // 14: devpilot.repo.v1.ListCommitsResponse.commits:type_name -> devpilot.repo.v1.BranchCommit
-	25, // 15: devpilot.repo.v1.ResolveCommitResponse.commit:type_name -> devpilot.repo.v1.BranchCommit
-	0,  // 16: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
-	4,  // 17: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
-	9,  // 18: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
-	13, // 19: devpilot.repo.v1.RepoService.ListTags:input_type -> devpilot.repo.v1.ListTagsRequest
-	15, // 20: devpilot.repo.v1.RepoService.ListCommits:input_type -> devpilot.repo.v1.ListCommitsRequest
-	6,  // 21: devpilot.repo.v1.RepoService.SuggestServe:input_type -> devpilot.repo.v1.SuggestServeRequest
-	2,  // 22: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:input_type -> devpilot.repo.v1.ListBitbucketWorkspacesRequest
-	11, // 23: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
-	17, // 24: devpilot.repo.v1.RepoService.ResolveCommit:input_type -> devpilot.repo.v1.ResolveCommitRequest
-	1,  // 25: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
-	5,  // 26: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
-	10, // 27: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
-	14, // 28: devpilot.repo.v1.RepoService.ListTags:output_type -> devpilot.repo.v1.ListTagsResponse
-	16, // 29: devpilot.repo.v1.RepoService.ListCommits:output_type -> devpilot.repo.v1.ListCommitsResponse
-	7,  // 30: devpilot.repo.v1.RepoService.SuggestServe:output_type -> devpilot.repo.v1.SuggestServeResponse
-	3,  // 31: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:output_type -> devpilot.repo.v1.ListBitbucketWorkspacesResponse
-	12, // 32: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
-	18, // 33: devpilot.repo.v1.RepoService.ResolveCommit:output_type -> devpilot.repo.v1.ResolveCommitResponse
-	25, // [25:34] is the sub-list for method output_type
-	16, // [16:25] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	25, // 7: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
+	23, // 8: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	22, // 9: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	21, // 10: devpilot.repo.v1.GetHeadResponse.repository:type_name -> devpilot.repo.v1.Repository
+	25, // 11: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
+	26, // 12: devpilot.repo.v1.ListTagsResponse.tags:type_name -> devpilot.repo.v1.Tag
+	23, // 13: devpilot.repo.v1.ListTagsResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	22, // 14: devpilot.repo.v1.ListTagsResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	27, // 15: devpilot.repo.v1.ListCommitsResponse.commits:type_name -> devpilot.repo.v1.BranchCommit
+	27, // 16: devpilot.repo.v1.ResolveCommitResponse.commit:type_name -> devpilot.repo.v1.BranchCommit
+	0,  // 17: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
+	4,  // 18: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
+	9,  // 19: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
+	15, // 20: devpilot.repo.v1.RepoService.ListTags:input_type -> devpilot.repo.v1.ListTagsRequest
+	17, // 21: devpilot.repo.v1.RepoService.ListCommits:input_type -> devpilot.repo.v1.ListCommitsRequest
+	6,  // 22: devpilot.repo.v1.RepoService.SuggestServe:input_type -> devpilot.repo.v1.SuggestServeRequest
+	2,  // 23: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:input_type -> devpilot.repo.v1.ListBitbucketWorkspacesRequest
+	13, // 24: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
+	11, // 25: devpilot.repo.v1.RepoService.GetHead:input_type -> devpilot.repo.v1.GetHeadRequest
+	19, // 26: devpilot.repo.v1.RepoService.ResolveCommit:input_type -> devpilot.repo.v1.ResolveCommitRequest
+	1,  // 27: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
+	5,  // 28: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
+	10, // 29: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
+	16, // 30: devpilot.repo.v1.RepoService.ListTags:output_type -> devpilot.repo.v1.ListTagsResponse
+	18, // 31: devpilot.repo.v1.RepoService.ListCommits:output_type -> devpilot.repo.v1.ListCommitsResponse
+	7,  // 32: devpilot.repo.v1.RepoService.SuggestServe:output_type -> devpilot.repo.v1.SuggestServeResponse
+	3,  // 33: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:output_type -> devpilot.repo.v1.ListBitbucketWorkspacesResponse
+	14, // 34: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
+	12, // 35: devpilot.repo.v1.RepoService.GetHead:output_type -> devpilot.repo.v1.GetHeadResponse
+	20, // 36: devpilot.repo.v1.RepoService.ResolveCommit:output_type -> devpilot.repo.v1.ResolveCommitResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_repo_v1_repo_service_proto_init() }
@@ -1510,13 +1647,14 @@ func file_devpilot_repo_v1_repo_service_proto_init() {
 		return
 	}
 	file_devpilot_repo_v1_repository_proto_init()
+	file_devpilot_repo_v1_repo_service_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_repo_v1_repo_service_proto_rawDesc), len(file_devpilot_repo_v1_repo_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

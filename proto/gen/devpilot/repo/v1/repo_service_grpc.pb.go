@@ -27,6 +27,7 @@ const (
 	RepoService_SuggestServe_FullMethodName            = "/devpilot.repo.v1.RepoService/SuggestServe"
 	RepoService_ListBitbucketWorkspaces_FullMethodName = "/devpilot.repo.v1.RepoService/ListBitbucketWorkspaces"
 	RepoService_GetBranch_FullMethodName               = "/devpilot.repo.v1.RepoService/GetBranch"
+	RepoService_GetHead_FullMethodName                 = "/devpilot.repo.v1.RepoService/GetHead"
 	RepoService_ResolveCommit_FullMethodName           = "/devpilot.repo.v1.RepoService/ResolveCommit"
 )
 
@@ -67,6 +68,9 @@ type RepoServiceClient interface {
 	// Gets one branch, live. Internal to the deployer. Idempotent. Reasons: as GetRepository,
 	// BRANCH_NOT_FOUND.
 	GetBranch(ctx context.Context, in *GetBranchRequest, opts ...grpc.CallOption) (*GetBranchResponse, error)
+	// Reads a repository and the head of one of its branches, live and with as few calls as that takes, for
+	// an app that is about to be saved. Internal to the deployer. Idempotent. Reasons: as GetRepository.
+	GetHead(ctx context.Context, in *GetHeadRequest, opts ...grpc.CallOption) (*GetHeadResponse, error)
 	// Finds the commit that a person names, live: by its hash or the beginning of it, in the history of a
 	// branch; or by a tag. Internal to the deployer. Idempotent. Reasons: as GetRepository, COMMIT_NOT_FOUND,
 	// COMMIT_AMBIGUOUS, COMMIT_NOT_IN_BRANCH, BRANCH_NOT_FOUND, TAG_NOT_FOUND.
@@ -161,6 +165,16 @@ func (c *repoServiceClient) GetBranch(ctx context.Context, in *GetBranchRequest,
 	return out, nil
 }
 
+func (c *repoServiceClient) GetHead(ctx context.Context, in *GetHeadRequest, opts ...grpc.CallOption) (*GetHeadResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHeadResponse)
+	err := c.cc.Invoke(ctx, RepoService_GetHead_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *repoServiceClient) ResolveCommit(ctx context.Context, in *ResolveCommitRequest, opts ...grpc.CallOption) (*ResolveCommitResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResolveCommitResponse)
@@ -208,6 +222,9 @@ type RepoServiceServer interface {
 	// Gets one branch, live. Internal to the deployer. Idempotent. Reasons: as GetRepository,
 	// BRANCH_NOT_FOUND.
 	GetBranch(context.Context, *GetBranchRequest) (*GetBranchResponse, error)
+	// Reads a repository and the head of one of its branches, live and with as few calls as that takes, for
+	// an app that is about to be saved. Internal to the deployer. Idempotent. Reasons: as GetRepository.
+	GetHead(context.Context, *GetHeadRequest) (*GetHeadResponse, error)
 	// Finds the commit that a person names, live: by its hash or the beginning of it, in the history of a
 	// branch; or by a tag. Internal to the deployer. Idempotent. Reasons: as GetRepository, COMMIT_NOT_FOUND,
 	// COMMIT_AMBIGUOUS, COMMIT_NOT_IN_BRANCH, BRANCH_NOT_FOUND, TAG_NOT_FOUND.
@@ -245,6 +262,9 @@ func (UnimplementedRepoServiceServer) ListBitbucketWorkspaces(context.Context, *
 }
 func (UnimplementedRepoServiceServer) GetBranch(context.Context, *GetBranchRequest) (*GetBranchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBranch not implemented")
+}
+func (UnimplementedRepoServiceServer) GetHead(context.Context, *GetHeadRequest) (*GetHeadResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHead not implemented")
 }
 func (UnimplementedRepoServiceServer) ResolveCommit(context.Context, *ResolveCommitRequest) (*ResolveCommitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResolveCommit not implemented")
@@ -414,6 +434,24 @@ func _RepoService_GetBranch_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RepoService_GetHead_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHeadRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RepoServiceServer).GetHead(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RepoService_GetHead_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RepoServiceServer).GetHead(ctx, req.(*GetHeadRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RepoService_ResolveCommit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ResolveCommitRequest)
 	if err := dec(in); err != nil {
@@ -470,6 +508,10 @@ var RepoService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetBranch",
 			Handler:    _RepoService_GetBranch_Handler,
+		},
+		{
+			MethodName: "GetHead",
+			Handler:    _RepoService_GetHead_Handler,
 		},
 		{
 			MethodName: "ResolveCommit",

@@ -21,7 +21,6 @@ import (
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
-	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 )
 
 // Create saves a new app. A webhook that cannot be registered, or a branch that is not there yet,
@@ -65,19 +64,19 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 	if err != nil {
 		return nil, fmt.Errorf("app: read: %w", err)
 	}
-	show := s.Get
+	show := func() (*deployerv1.App, error) { return s.Get(ctx, k) }
 	if done, err := madeBefore(ctx, have, k, a.GetCreateRequest()); err != nil {
 		return nil, err
 	} else if !done {
 		if err := room(ctx, have, a.GetWorkspace()); err != nil {
 			return nil, err
 		}
-		own, err := s.create(ctx, k, a, actor)
+		own, hooks, err := s.create(ctx, k, a, actor)
 		if err != nil {
 			return nil, err
 		}
 		if own {
-			show = s.changed
+			show = func() (*deployerv1.App, error) { return s.created(ctx, k, hooks) }
 		}
 	}
 	if req.GetDeployNow() {
@@ -94,7 +93,7 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 			return nil, err
 		}
 	}
-	return show(ctx, k)
+	return show()
 }
 
 // madeBefore tells whether the app is there because of this very request, or else APP_EXISTS.
@@ -114,37 +113,28 @@ func madeBefore(ctx context.Context, view appsView, k lane.Key, request []byte) 
 
 // create asks Bitbucket for the repository and saves the app. Index and lane come first, so that an app
 // that exists can always be found by its repository and can always take a push. own is false where another
-// caller did the same request meanwhile.
-func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor *deployerv1.DeploymentActor) (own bool, err error) {
-	var repository *repov1.Repository
-	var head string
-	var known bool
-	ask, actx := errgroup.WithContext(ctx)
-	ask.Go(func() (err error) {
-		repository, err = s.cfg.Repositories.Repository(actx, a.GetWorkspace(), a.GetRepository())
-		return err
-	})
-	if !rules.IsGlob(a.GetBranch()) {
-		ask.Go(func() error {
-			head, known = s.head(actx, a)
-			return nil
-		})
+// caller did the same request meanwhile; hooks is how the webhook stands, nil where webhook did not answer.
+func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor *deployerv1.DeploymentActor) (own bool, hooks webhookViews, err error) {
+	branch := a.GetBranch()
+	if rules.IsGlob(branch) {
+		branch = "" // of a pattern the next poll notes what there is
 	}
-	if err := ask.Wait(); err != nil {
-		return false, err
+	repository, head, known, err := s.cfg.Repositories.RepositoryAndHead(ctx, a.GetWorkspace(), a.GetRepository(), branch)
+	if err != nil {
+		return false, nil, err
 	}
 	if err := s.within(ctx, a.GetWorkspace(), repository.GetBitbucketWorkspaceId()); err != nil {
-		return false, err
+		return false, nil, err
 	}
 	var generation int64
 	write, wctx := errgroup.WithContext(ctx)
 	write.Go(func() error { return s.watch(wctx, a, repository) })
 	write.Go(func() error {
-		_, err := s.cfg.Dispatcher.Change(wctx, k, func(l *storev1.Lane) error {
+		_, err := s.cfg.Dispatcher.Begin(wctx, k, func(l *storev1.Lane) error {
 			generation = lane.Begin(l)
 			if known {
 				lane.Baseline(l, a.GetRepository(), a.GetBranch(), head, s.now())
-			} else {
+			} else { // the reconciler takes the first head it sees for the baseline
 				lane.ForgetHead(l, a.GetRepository(), a.GetBranch(), s.now())
 			}
 			return nil
@@ -152,7 +142,7 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor 
 		return err
 	})
 	if err := write.Wait(); err != nil {
-		return false, err
+		return false, nil, err
 	}
 	a.Generation = generation
 	if a.GetAutoDeploy() {
@@ -165,12 +155,14 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor 
 		if err == nil {
 			_, err = madeBefore(ctx, have, k, a.GetCreateRequest())
 		}
-		return false, err
+		return false, nil, err
 	} else if err != nil {
-		return false, fmt.Errorf("app: save %s: %w", k, err)
+		return false, nil, fmt.Errorf("app: save %s: %w", k, err)
 	}
-	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())
-	return true, nil
+	if hook, told := s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository()); told {
+		hooks = webhookViews{a.GetRepository(): hook}
+	}
+	return true, hooks, nil
 }
 
 // room refuses one app more than a workspace may have.

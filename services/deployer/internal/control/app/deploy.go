@@ -193,9 +193,10 @@ func (s *Service) notOutside(ctx context.Context, a *storev1.App) error {
 	return nil
 }
 
-// within refuses a repository in a Bitbucket workspace that an admin narrowed the workspace away from.
+// within refuses a repository in a Bitbucket workspace that an admin narrowed the workspace away from, as far as is
+// known here. The repo service, which read the repository, has asked auth.
 func (s *Service) within(ctx context.Context, workspace, bitbucketWorkspace string) error {
-	c, err := s.cfg.Connections.Get(ctx, workspace)
+	c, err := s.cfg.Connections.Shown(ctx, workspace)
 	if err == nil && !apps.Allows(c, bitbucketWorkspace) {
 		err = apps.Excluded()
 	}

@@ -104,7 +104,7 @@ func (s *Service) unwatchAll(ctx context.Context, workspace string) (untold int,
 				return untold, err
 			}
 		}
-		done, err := s.handOver(ctx, workspace, repository, false)
+		done, err := s.handOverNewest(ctx, workspace, repository)
 		if err != nil {
 			return untold, err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/keymutex"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -21,7 +22,9 @@ import (
 
 // Repositories is the repo service; its errors are apierr's.
 type Repositories interface {
-	Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error)
+	// RepositoryAndHead is a repository and the commit of one of its branches, "" for none: empty where there
+	// is no such branch, and not known where Bitbucket did not answer for it.
+	RepositoryAndHead(ctx context.Context, workspace, repository, branch string) (found *repov1.Repository, hash string, known bool, err error)
 	// Head is the commit of a branch; BRANCH_NOT_FOUND when there is no such branch.
 	Head(ctx context.Context, workspace, repository, branch string) (string, error)
 	// Resolve finds the commit that a person names by its hash, in a branch's history, or by a tag.
@@ -106,6 +109,8 @@ type Config struct {
 type Service struct {
 	*apps.Records
 	cfg Config
+	// handing is held by who hands the watches of a repository over.
+	handing keymutex.Map
 }
 
 // New makes a service.

@@ -30,25 +30,30 @@ func (s *Service) Get(ctx context.Context, k lane.Key) (*deployerv1.App, error) 
 	if err != nil {
 		return nil, err
 	}
-	return s.one(ctx, r, k)
+	return s.one(ctx, r, k, nil)
 }
 
-// changed returns an app that the request at hand has just saved.
-func (s *Service) changed(ctx context.Context, k lane.Key) (*deployerv1.App, error) {
+// created returns an app that the request at hand has just made. hooks is how its webhook stands; nil: webhook
+// is asked.
+func (s *Service) created(ctx context.Context, k lane.Key, hooks webhookViews) (*deployerv1.App, error) {
 	r, err := s.readOwn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.one(ctx, r, k)
+	return s.one(ctx, r, k, hooks)
 }
 
-func (s *Service) one(ctx context.Context, r *reading, k lane.Key) (*deployerv1.App, error) {
-	apps, err := s.views(ctx, r, k.Workspace, []string{k.String()})
+func (s *Service) one(ctx context.Context, r *reading, k lane.Key, hooks webhookViews) (*deployerv1.App, error) {
+	p, err := s.parts(ctx, r, k)
 	if err != nil {
 		return nil, err
 	}
-	if len(apps) == 0 {
+	if p == nil {
 		return nil, notFound(k)
+	}
+	apps, err := s.describe(ctx, r, k.Workspace, []*parts{p}, hooks)
+	if err != nil {
+		return nil, err
 	}
 	return apps[0], nil
 }

@@ -99,11 +99,23 @@ func (k *Dispatcher) Get(ctx context.Context, key Key) (*storev1.Lane, uint64, e
 // one. ErrSkip from fn leaves the lane alone. It returns the lane as stored, or as found with
 // ErrSkip or any other error of fn.
 func (k *Dispatcher) Change(ctx context.Context, key Key, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
+	return k.change(ctx, key, false, fn)
+}
+
+// Begin is Change of a lane that is most likely not there: fn is given an empty one first, and what is there only
+// where something turns out to be. It has to change what it is given.
+func (k *Dispatcher) Begin(ctx context.Context, key Key, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
+	return k.change(ctx, key, true, fn)
+}
+
+func (k *Dispatcher) change(ctx context.Context, key Key, absent bool, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
 	pauses := stream.Pauses(firstPause, mostPause)
-	for range changeTries {
-		l, rev, err := k.Get(ctx, key)
-		if err != nil {
-			return nil, err
+	for try := range changeTries {
+		l, rev, err := &storev1.Lane{}, uint64(0), error(nil)
+		if try > 0 || !absent {
+			if l, rev, err = k.Get(ctx, key); err != nil {
+				return nil, err
+			}
 		}
 		if Crowded(l) && k.Seen != nil {
 			rev, err = k.fold(ctx, key, l, rev)
