@@ -60,12 +60,12 @@ export const whyQuery = (workspace: string, q: Question) =>
 
 /** What is on all pages of a list, from the first to the last. */
 async function allPages<P extends { nextPageToken?: string }, T>(
-  page: (pageToken: string) => Promise<P>,
+  ask: (pageToken: string) => Promise<P>,
   items: (page: P) => T[],
 ): Promise<T[]> {
   const all: T[] = [];
   for (let pageToken = ""; ;) {
-    const got = await page(pageToken);
+    const got = await ask(pageToken);
     all.push(...items(got));
     pageToken = got.nextPageToken ?? "";
     if (pageToken === "") return all;
@@ -81,7 +81,7 @@ export const membersQuery = (workspace: string) =>
         async (pageToken) =>
           body(
             await api.GET("/v1/workspaces/{workspace}/members", {
-              params: { path: { workspace }, query: { pageSize: 200, pageToken } },
+              params: { path: { workspace }, query: page(pageToken, 200) },
               signal,
             }),
           ),
@@ -106,7 +106,7 @@ export const apiKeysQuery = (workspace: string) =>
         async (pageToken) =>
           body(
             await api.GET("/v1/workspaces/{workspace}/apiKeys", {
-              params: { path: { workspace }, query: { pageSize: 200, pageToken } },
+              params: { path: { workspace }, query: page(pageToken, 200) },
               signal,
             }),
           ),
@@ -289,7 +289,7 @@ export const webhooksQuery = (workspace: string, state?: Webhook["state"]) =>
             await api.GET("/v1/workspaces/{workspace}/webhooks", {
               params: {
                 path: { workspace },
-                query: { pageSize: 200, pageToken, ...(state === undefined ? {} : { state }) },
+                query: { ...page(pageToken, 200), ...(state === undefined ? {} : { state }) },
               },
               signal,
             }),

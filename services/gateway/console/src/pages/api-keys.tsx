@@ -4,7 +4,7 @@ import { api, asApiError, body, type ApiKey } from "../api/client";
 import { apiKeysQuery, keys } from "../api/queries";
 import { scopeWords } from "../lib/people";
 import { useNow } from "../lib/clock";
-import { usePlace } from "../lib/workspace";
+import { useMyLabel, usePlace } from "../lib/workspace";
 import { ApiKeyForm } from "../ui/api-key-form";
 import { Banner, Button, Copyable, Failed, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Dialog } from "../ui/dialog";
@@ -93,6 +93,7 @@ function List() {
 
 function Row({ apiKey: k }: { apiKey: ApiKey }) {
   const [revoking, setRevoking] = useState(false);
+  const myLabel = useMyLabel();
   const now = useNow();
   const expired = k.expireTime !== undefined && Date.parse(k.expireTime) <= now.getTime();
   return (
@@ -107,7 +108,7 @@ function Row({ apiKey: k }: { apiKey: ApiKey }) {
         {k.role === "OWNER" && ", as an owner"}
         {k.apps !== undefined && `, only ${k.apps.join(", ")}`}{" "}
         <span className="soft">
-          · made <Time at={k.createTime} /> by <Text>{k.createdBy}</Text> ·{" "}
+          · made <Time at={k.createTime} /> by {k.createdBy === myLabel ? "you" : <Text>{k.createdBy}</Text>} ·{" "}
           {k.lastUsedTime === undefined ? (
             "never used"
           ) : now.getTime() - Date.parse(k.lastUsedTime) < hour ? (
