@@ -129,7 +129,7 @@ func (c *canary) check(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.n.cfg.CanaryTimeout)
 	defer cancel()
-	return writeCanary(ctx, srv)
+	return c.write(ctx, srv)
 }
 
 // health asks the server about its streams. A stream that is just being made or deleted looks for a
@@ -146,10 +146,10 @@ func health(srv *server.Server) error {
 	return troubles
 }
 
-func writeCanary(ctx context.Context, srv *server.Server) error {
+func (c *canary) write(ctx context.Context, srv *server.Server) error {
 	// A connection of its own each time costs microseconds in process and never carries
 	// state over a restart.
-	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.Name("devpilot-canary"), nats.NoReconnect())
+	nc, err := nats.Connect("", c.n.connect(srv), nats.Name("devpilot-canary"), nats.NoReconnect())
 	if err != nil {
 		return fmt.Errorf("connect the canary: %w", err)
 	}

@@ -85,8 +85,9 @@ func (c NATSConfig) withDefaults() NATSConfig {
 // stream.Connect(n.ClientURL(), name, n.ConnectOption()) and survive its restarts in place, which
 // they see as a lost and regained connection.
 type NATS struct {
-	cfg  NATSConfig
-	lock *os.File
+	cfg    NATSConfig
+	lock   *os.File
+	access *access // of a server without a listener; nil with one: who reaches that may do everything
 	// port is the TCP port of the first start, kept over restarts so that clients find it again.
 	port int
 
@@ -117,6 +118,9 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 	n := &NATS{cfg: cfg.withDefaults(), port: server.RANDOM_PORT, health: errors.New("starting")}
 	if err := os.MkdirAll(n.cfg.StoreDir, 0o700); err != nil {
 		return nil, fmt.Errorf("engine: create the JetStream store directory: %w", err)
+	}
+	if n.Private() {
+		n.access = newAccess()
 	}
 	var err error
 	if n.lock, err = lockDir(n.cfg.StoreDir); err != nil {
@@ -167,7 +171,8 @@ func (n *NATS) options() (*server.Options, error) {
 		// own recommended ceiling and leaves room for batches.
 		MaxPayload: 8 << 20,
 	}
-	if n.cfg.Listen == "" {
+	if n.access != nil {
+		o.CustomClientAuthentication = n.access
 		return o, nil
 	}
 	host, port, err := net.SplitHostPort(n.cfg.Listen)
@@ -245,8 +250,20 @@ func (n *NATS) InProcessConn() (net.Conn, error) {
 	return srv.InProcessConn()
 }
 
-// ConnectOption makes a client connect in process, and reconnect so after a restart.
-func (n *NATS) ConnectOption() nats.Option { return nats.InProcessServer(n) }
+// ConnectOption makes a client connect in process, and reconnect so after a restart. It may do everything; who connects
+// to InProcessConn without it may read the streams of a server that has no listener, and write none.
+func (n *NATS) ConnectOption() nats.Option { return n.connect(n) }
+
+// connect is ConnectOption to whoever gives connections to the server.
+func (n *NATS) connect(to nats.InProcessConnProvider) nats.Option {
+	return func(o *nats.Options) error {
+		o.InProcessServer = to
+		if n.access == nil {
+			return nil
+		}
+		return n.access.owner(o)
+	}
+}
 
 // Private says that nobody outside this process can reach the server.
 func (n *NATS) Private() bool { return n.cfg.Listen == "" }
@@ -255,7 +272,7 @@ func (n *NATS) Private() bool { return n.cfg.Listen == "" }
 // together with ConnectOption.
 func (n *NATS) ClientURL() string {
 	if n.cfg.Listen == "" {
-		return "nats://in-process.invalid"
+		return PrivateURL
 	}
 	host, _, err := net.SplitHostPort(n.cfg.Listen)
 	if err != nil || host == "" {
