@@ -2,7 +2,7 @@
 // hold a record with the installation's id and a canary that its keyset sealed; Redis holds the id. A process
 // whose keyset does not open the canary, or whose Redis is another installation's, does not start.
 //
-//	Open: NATS (record made or read) → keyset opens the canary → Redis has the id, or none
+//	Open: NATS (no restore is under way; record made or read) → keyset opens the canary → Redis has the id, or none
 //	Run:  Redis again, every minute; Ready says what was found
 //
 // Depends on pkg/kv, pkg/redisx, pkg/seal, pkg/stream and the stored record.
@@ -91,6 +91,11 @@ func (permanent) Is(target error) bool { return target == stream.ErrPermanent }
 func (p permanent) Unwrap() error      { return p.error }
 
 func open(ctx context.Context, cfg Config) (id string, err error) {
+	if _, restoring, err := Restoring(ctx, cfg.JS); err != nil {
+		return "", err
+	} else if restoring {
+		return "", permanent{ErrRestoring}
+	}
 	b, err := kv.Open[storev1.Installation](ctx, cfg.JS, kv.Config{Name: Bucket, Logger: cfg.Logger})
 	if err != nil {
 		return "", err

@@ -7,12 +7,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
-	"google.golang.org/protobuf/proto"
 
-	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal"
-	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/installation/store/v1"
 )
 
@@ -20,24 +17,9 @@ import (
 // changes nothing. The id is empty where no process has made them anybody's yet; the error is ErrKeyset where
 // they are another's.
 func Look(ctx context.Context, js jetstream.JetStream, keyset *seal.Keyset) (id string, err error) {
-	names := stream.InstallationOf(js)
-	s, err := js.Stream(ctx, names.Stream(kv.StreamName(Bucket)))
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("installation: look for its record: %w", err)
-	}
-	m, err := s.GetLastMsgForSubject(ctx, names.Subject("$KV."+Bucket+"."+recordKey))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("installation: read its record: %w", err)
-	}
-	rec := &storev1.Installation{}
-	if err := proto.Unmarshal(m.Data, rec); err != nil {
-		return "", fmt.Errorf("installation: read its record: %w", err)
+	rec, err := stored(ctx, js)
+	if err != nil || rec == nil {
+		return "", err
 	}
 	return rec.GetId(), opens(rec, keyset)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/kv/store/v1"
@@ -42,4 +43,24 @@ func (p ConsumerPosition) Save(ctx context.Context, made time.Time, sequence uin
 		return &storev1.StreamPosition{StreamCreateTime: timestamppb.New(made), Sequence: sequence}, nil
 	})
 	return err
+}
+
+// MovePositions makes the positions of a bucket count for streams that were made again with the same sequences, by when they were made before.
+func MovePositions(ctx context.Context, js jetstream.JetStream, cfg Config, made map[time.Time]time.Time) error {
+	bucket, err := Open[storev1.StreamPosition](ctx, js, cfg)
+	if err != nil {
+		return err
+	}
+	moved := map[int64]time.Time{}
+	for before, now := range made {
+		moved[before.UnixNano()] = now
+	}
+	return bucket.Each(ctx, ">", func(key string, p *storev1.StreamPosition, rev uint64) error {
+		now, found := moved[p.GetStreamCreateTime().AsTime().UnixNano()]
+		if !found {
+			return nil
+		}
+		_, err := bucket.CompareAndSet(ctx, key, &storev1.StreamPosition{StreamCreateTime: timestamppb.New(now), Sequence: p.GetSequence()}, rev)
+		return err
+	})
 }

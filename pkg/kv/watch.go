@@ -249,6 +249,24 @@ func (b *Bucket[T, P]) Watch(ctx context.Context, filter string, fn func(key str
 	})
 }
 
+// Each calls fn once for every key that matches filter and holds a value, as it is when it is met, and returns fn's first error. A break of the connection
+// begins the walk anew, so that fn may see a key twice. Like Keys it is for slow sweeps only.
+func (b *Bucket[T, P]) Each(ctx context.Context, filter string, fn func(key string, v P, rev uint64) error) error {
+	if err := checkFilter(filter); err != nil {
+		return err
+	}
+	return b.s.pass(ctx, filter, false, func(e entry) error {
+		if e.deleted {
+			return nil
+		}
+		v, rev, err := b.decode(e.key, e.data, e.rev)
+		if err != nil {
+			return err
+		}
+		return fn(e.key, v, rev)
+	})
+}
+
 // Keys yields the keys that match filter, without their values. It walks the bucket: for slow
 // sweeps only, never for a request (DESIGN.md#jetstream). A listing that cannot be completed ends
 // with an error; until then nothing may be concluded from a key that was not seen.

@@ -26,6 +26,21 @@ const (
 
 func clustered(js jetstream.JetStream) bool { return js.Conn().ConnectedClusterName() != "" }
 
+// Wished is how many replicas a stream has that is made now, as Ensure makes it; fewer is how many it has where TooFewServers
+// says that there are not as many servers, and 0 where an operator wants no fewer.
+func Wished(js jetstream.JetStream) (replicas, fewer int) {
+	if SettingsOf(js).Replicas > 0 {
+		return SettingsOf(js).Replicas, 0
+	}
+	return wished(js), 1
+}
+
+// TooFewServers tells that NATS has fewer servers than a stream was to have replicas.
+func TooFewServers(err error) bool { return tooFewServers(err) }
+
+// TooLarge tells that NATS has no room for a stream.
+func TooLarge(err error) bool { return tooLarge(err) }
+
 // wished is how many replicas there ought to be.
 func wished(js jetstream.JetStream) int {
 	switch replicas := SettingsOf(js).Replicas; {
