@@ -126,7 +126,10 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 // join ties the data directory to the server, waiting out trouble with the store.
 func (w *Worker) join(ctx context.Context, directory string) error {
 	for {
-		err := w.cfg.Records.Fleet.Join(ctx, w.cfg.Server, directory)
+		err := w.afterRestore(ctx, directory)
+		if err == nil {
+			err = w.cfg.Records.Fleet.Join(ctx, w.cfg.Server, directory)
+		}
 		var mismatch *fleet.MismatchError
 		if err == nil || errors.As(err, &mismatch) || !errors.Is(err, kv.ErrUnavailable) {
 			return err

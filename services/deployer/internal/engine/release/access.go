@@ -35,6 +35,22 @@ func (s *Store) Has(workspace, app, directory string) (bool, error) {
 	return info.IsDir(), nil
 }
 
+// Highest is the highest deployment that has a release directory of the app, or is current; 0 when there is none.
+func (s *Store) Highest(workspace, app string) (number int32, err error) {
+	current, err := s.Current(workspace, app)
+	if err != nil {
+		return 0, err
+	}
+	names, err := s.readDir(path.Join(appDir(workspace, app), releasesDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("release: list the releases of %s/%s: %w", workspace, app, err)
+	}
+	for _, name := range append(names, current) {
+		number = max(number, NumberOf(name))
+	}
+	return number, nil
+}
+
 // Open opens a release directory for reading. Nothing outside of it can be reached by it, by
 // whatever path or symbolic link: not the app's shared files either. The caller closes it; it
 // stays usable while the release is removed, with less and less in it. ErrNotKept when there is

@@ -89,6 +89,35 @@ func (r *Registry) Join(ctx context.Context, server, directory string) error {
 	return nil
 }
 
+// Restored tells whether the stores were restored from a backup and no worker of the server has looked since what its data
+// directory holds.
+func (r *Registry) Restored(ctx context.Context, server string) (bool, error) {
+	rec, _, err := r.servers.Get(ctx, server)
+	if errors.Is(err, kv.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("fleet: read server %s: %w", server, err)
+	}
+	return rec.GetRestored(), nil
+}
+
+// Adopt ties a data directory to a server that was restored, whichever it had before: what of its releases is there was
+// found out.
+func (r *Registry) Adopt(ctx context.Context, server, directory string) error {
+	_, _, err := r.servers.Update(ctx, server, func(cur *storev1.Server) (*storev1.Server, error) {
+		if !cur.GetRestored() {
+			return nil, kv.ErrSkip // another worker was faster; Join compares
+		}
+		cur.DataDirectory, cur.Restored = directory, false
+		return cur, nil
+	})
+	if err != nil {
+		return fmt.Errorf("fleet: adopt the data directory of server %s: %w", server, err)
+	}
+	return nil
+}
+
 // MismatchError says that a worker was started on a data directory that is not its server's.
 type MismatchError struct{ Server, Has, Got string }
 

@@ -31,7 +31,10 @@ type Server struct {
 	// another one refuses to start.
 	DataDirectory string `protobuf:"bytes,2,opt,name=data_directory,json=dataDirectory,proto3" json:"data_directory,omitempty"`
 	// When it was made.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The stores were restored from a backup, and no worker has looked since what its data directory still
+	// holds. The first one that starts does, whatever directory it has: the one before may be lost too.
+	Restored      bool `protobuf:"varint,4,opt,name=restored,proto3" json:"restored,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -85,6 +88,13 @@ func (x *Server) GetCreateTime() *timestamppb.Timestamp {
 		return x.CreateTime
 	}
 	return nil
+}
+
+func (x *Server) GetRestored() bool {
+	if x != nil {
+		return x.Restored
+	}
+	return false
 }
 
 // Workers are the workers of one server that gave a sign of life lately. Bucket deployer-workers,
@@ -626,12 +636,13 @@ var File_devpilot_deployer_store_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"&devpilot/deployer/store/v1/fleet.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n" +
+	"&devpilot/deployer/store/v1/fleet.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x0edata_directory\x18\x02 \x01(\tR\rdataDirectory\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xb5\x01\n" +
+	"createTime\x12\x1a\n" +
+	"\brestored\x18\x04 \x01(\bR\brestored\"\xb5\x01\n" +
 	"\aWorkers\x12J\n" +
 	"\aworkers\x18\x01 \x03(\v20.devpilot.deployer.store.v1.Workers.WorkersEntryR\aworkers\x1a^\n" +
 	"\fWorkersEntry\x12\x10\n" +
