@@ -17,6 +17,7 @@ import (
 //	admin.token       the admin token, 0600
 //	keys/             the encryption keyset and the identity keys, 0600
 //	nats/             JetStream: all that must not be lost
+//	stores.sock       where a running program has it read, for backups
 //	emulator/         the emulator's repositories and state, apart from ours
 //	apps/, cache/ …   the deployer's releases and mirrors
 //	scenario.json     what of a scenario was played, where there is one; beside it its people

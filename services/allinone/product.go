@@ -60,6 +60,7 @@ type Product struct {
 	tracing   trace.TracerProvider
 
 	nats     *engine.NATS
+	stopTap  func() // of the embedded NATS; see listenStores
 	redis    *engine.Redis
 	nc       *nats.Conn
 	js       *kv.Session

@@ -37,6 +37,9 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		if p.stopTap, err = p.listenStores(ctx); err != nil {
+			return fmt.Errorf("the socket for backups in the data directory %s: %w", p.dir.path, err)
+		}
 		url, connect = p.nats.ClientURL(), []nats.Option{p.nats.ConnectOption()}
 		if sizes.Fitted = sizes.Bytes == 0; sizes.Fitted {
 			sizes.Bytes = p.fitting(ctx)
@@ -96,6 +99,7 @@ func (p *Product) stopNATS(ctx context.Context) error {
 	if p.nats == nil {
 		return err
 	}
+	p.stopTap()
 	return errors.Join(err, p.nats.Close())
 }
 

@@ -16,6 +16,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/services/allinone"
+	"devpilot.io/bitbucket/services/allinone/backup"
 	"devpilot.io/bitbucket/services/allinone/doctor"
 	"devpilot.io/bitbucket/services/cli"
 )
@@ -37,6 +38,12 @@ type grammar struct {
 	AcceptLoss struct {
 		allinone.LossSettings `embed:""`
 	} `cmd:"" name:"accept-loss" help:"Carry on without the records that a damaged store has lost. Stop Devpilot first, and restore a backup instead if there is one."`
+	Backup struct {
+		backup.Settings `embed:""`
+	} `cmd:"" help:"Save all that an installation keeps in NATS in a directory, without stopping it. The encryption keyset is not in it: keep that in another place."`
+	Restore struct {
+		backup.RestoreSettings `embed:""`
+	} `cmd:"" help:"Make what a backup holds in a NATS, or a data directory, that has nothing of the installation. Devpilot must not run; start it afterwards."`
 	Doctor  struct{} `cmd:"" help:"Check an installation from its settings, and say what to mend (devpilot doctor --help)."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -87,6 +94,10 @@ func run(ctx context.Context, process servicemain.Process) int {
 		err = allinone.PrintSignInURL(ctx, process.Stdout, c.SignIn.URL, c.SignIn.DataDir)
 	case "accept-loss":
 		err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.LossSettings)
+	case "backup":
+		err = backup.Backup(ctx, process, c.Backup.Settings)
+	case "restore":
+		err = backup.Restore(ctx, process, c.Restore.RestoreSettings)
 	default:
 		err = serve(ctx, process, c.Run.Settings)
 	}
