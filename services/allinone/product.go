@@ -202,7 +202,7 @@ func (p *Product) NATS() *engine.NATS { return p.nats }
 // Redis is the embedded Redis; nil where the operator named another.
 func (p *Product) Redis() *engine.Redis { return p.redis }
 
-// SignInURL makes a page address that signs the local owner in, once, within five minutes.
+// SignInURL makes a page address that signs the local owner in, once, within gateway.SignInCodeLife.
 func (p *Product) SignInURL(ctx context.Context) (string, error) {
 	code, err := p.gateway.NewSignInCode(ctx)
 	if err != nil {
@@ -395,7 +395,7 @@ func (p *Product) Greeting(ctx context.Context, w io.Writer, program string, ter
 		fmt.Fprintf(w, "No sign-in link could be made (%v); sign in with the admin token instead.\n", err)
 		return
 	}
-	fmt.Fprintf(w, "Sign in (once, within 5 minutes): %s\nFor another link: %s\n\n", link, p.signInCommand(program))
+	fmt.Fprintf(w, "Sign in (once, within %.0f minutes): %s\nFor another link: %s\n\n", gateway.SignInCodeLife.Minutes(), link, p.signInCommand(program))
 }
 
 // shortPath is path relative to the working directory where that is shorter.

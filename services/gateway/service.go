@@ -178,8 +178,11 @@ func New(cfg Config, d Deps) (*Service, error) {
 // Handler serves everything but POST /webhooks/bitbucket/…, which is the webhook service's.
 func (s *Service) Handler() http.Handler { return s.handler }
 
+// SignInCodeLife is how long a code of NewSignInCode works.
+const SignInCodeLife = session.CodeLife
+
 // NewSignInCode makes a one-time code that signs the local owner in: for a first start. The service
-// must run. The code works once, for five minutes.
+// must run. The code works once, for SignInCodeLife.
 func (s *Service) NewSignInCode(ctx context.Context) (code string, err error) {
 	if !s.ready.Load() {
 		return "", errors.New("gateway: not running yet")

@@ -19,7 +19,7 @@ func (s *Server) IssueToken(ctx context.Context, req *authv1.IssueTokenRequest) 
 	life := token.DefaultMinLife
 	if d := req.GetMinLife(); d != nil {
 		if err := d.CheckValid(); err != nil || d.AsDuration() < 0 || d.AsDuration() > token.MaxMinLife {
-			return nil, apierr.InvalidArgument("minLife", "give a duration from 0s to 3600s")
+			return nil, apierr.InvalidArgument("minLife", fmt.Sprintf("give a duration from 0s to %.0fs", token.MaxMinLife.Seconds()))
 		}
 		life = d.AsDuration()
 	}

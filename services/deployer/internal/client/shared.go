@@ -7,15 +7,12 @@ import (
 	"sync"
 	"time"
 
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-const (
-	// sharedTimeout bounds a call that several wait for.
-	sharedTimeout = time.Second
-	// sharedMost is how many repositories one call names; webhook takes 200.
-	sharedMost = 200
-)
+// sharedTimeout bounds a call that several wait for.
+const sharedTimeout = time.Second
 
 // SharedWebhooks is webhook for whoever shows apps. One call serves all who ask for webhooks of a workspace
 // before it is sent, and nobody who asks later: an answer says nothing about what changed after its question.
@@ -81,7 +78,7 @@ func (s *SharedWebhooks) join(ctx context.Context, workspace string, repositorie
 			added++
 		}
 	}
-	if len(call.repositories)+added > sharedMost {
+	if len(call.repositories)+added > pagetoken.MaxPage { // webhook takes no more
 		return nil
 	}
 	for _, id := range repositories {

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -83,7 +84,7 @@ func (s *Server) CreateSession(ctx context.Context, req *gatewayv1.CreateSession
 			return nil, apierr.New(apierr.ReasonRateLimited, "Too many wrong attempts to sign in from your address. Wait a minute, or show the right token or code: that works at once.", apierr.WithRetryAfter(wait))
 		}
 		return nil, apierr.New(apierr.ReasonUnauthenticated,
-			"This is neither the admin token nor a one-time code that still works. A code works once, for five minutes; devpilot sign-in prints another.")
+			fmt.Sprintf("This is neither the admin token nor a one-time code that still works. A code works once, for %.0f minutes; devpilot sign-in prints another.", session.CodeLife.Minutes()))
 	}
 	m := callMetadata(ctx)
 	sess, err := s.cfg.Sessions.Begin(ctx, session.New{Subject: who.ID, Label: who.Label, Address: m.ClientAddress, UserAgent: m.UserAgent})

@@ -6,16 +6,14 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-// maxBatch is how many repositories one call may name.
-const maxBatch = 200
-
-// BatchGetWebhooks gets the webhooks of some repositories.
+// BatchGetWebhooks gets the webhooks of some repositories: of as many as a page may have.
 func (s *Server) BatchGetWebhooks(ctx context.Context, req *webhookv1.BatchGetWebhooksRequest) (*webhookv1.BatchGetWebhooksResponse, error) {
-	if len(req.GetRepositories()) > maxBatch {
-		return nil, apierr.InvalidArgument("repositories", fmt.Sprintf("at most %d", maxBatch))
+	if len(req.GetRepositories()) > pagetoken.MaxPage {
+		return nil, apierr.InvalidArgument("repositories", fmt.Sprintf("at most %d", pagetoken.MaxPage))
 	}
 	ids := make([]string, 0, len(req.GetRepositories()))
 	for i, id := range req.GetRepositories() {

@@ -39,7 +39,7 @@ func (s *Service) check(ctx context.Context, a *storev1.App, faults *apierr.Faul
 		faults.Add("app.repository", "give the repository's id: its UUID in lower case, without braces")
 	}
 	if a.GetRetention() < 1 || a.GetRetention() > maxRetention {
-		faults.Add("app.retention", "keep between 1 and 50 releases")
+		faults.Add("app.retention", fmt.Sprintf("keep between 1 and %d releases", maxRetention))
 	}
 	if !slugPattern.MatchString(a.GetServer()) {
 		faults.Add("app.server", "give the name of a server")

@@ -11,6 +11,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -175,7 +176,7 @@ func (s *Service) hooks(ctx context.Context, workspace string, all []*parts) web
 	}
 	ctx, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
-	for batch := range slices.Chunk(wanted, 200) {
+	for batch := range slices.Chunk(wanted, pagetoken.MaxPage) {
 		found, err := s.cfg.Webhooks.Webhooks(ctx, workspace, batch)
 		if err != nil {
 			s.cfg.Logger.InfoContext(ctx, "webhooks shown as last known", logs.Err(err))

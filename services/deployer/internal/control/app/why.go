@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -165,7 +166,7 @@ func (q *question) readHooks(ctx context.Context) {
 	}
 	q.hooks = hooks
 	if more {
-		q.limits = append(q.limits, "Only the first 200 webhooks of the workspace were looked at. Name the app or the repository.")
+		q.limits = append(q.limits, fmt.Sprintf("Only the first %d webhooks of the workspace were looked at. Name the app or the repository.", pagetoken.MaxPage))
 	}
 }
 
