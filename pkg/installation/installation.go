@@ -46,8 +46,11 @@ var (
 		"give this process the keyset that its installation began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION)")
 	ErrRedisOfOthers = errors.New("the Redis of DEVPILOT_REDIS_URL is in use by another installation: " +
 		"give this one a Redis or a database number of its own, or a name (DEVPILOT_INSTALLATION); what the other left there is gone ten minutes after its last process")
-	ErrRedisUntrusted = errors.New("the certificate of the Redis server is not trusted: DEVPILOT_REDIS_CA_FILE must have its authority, and DEVPILOT_REDIS_URL a name that it is for")
-	ErrRedisRefuses   = errors.New("the Redis server refuses the user or the password in DEVPILOT_REDIS_URL: put them right, as in redis://user:password@host:6379/0")
+	ErrRedisUntrusted  = errors.New("the certificate of the Redis server is not trusted: DEVPILOT_REDIS_CA_FILE must have its authority, and DEVPILOT_REDIS_URL a name that it is for")
+	ErrRedisRefuses    = errors.New("the Redis server refuses the user or the password in DEVPILOT_REDIS_URL: put them right, as in redis://user:password@host:6379/0")
+	ErrSentinelsRefuse = errors.New("the sentinels of DEVPILOT_REDIS_URL refuse the user or the password: put sentinel_username and sentinel_password in it right, or leave them out where the sentinels ask for none")
+	ErrRedisKind       = errors.New("the Redis of DEVPILOT_REDIS_URL is run in another way than the address says: " +
+		"one server is redis://host:6379/0, a cluster redis://node:6379?cluster=true, and what sentinels name redis://sentinel:26379/0?master_name=…")
 )
 
 // Config is what an installation is known by.
@@ -157,17 +160,31 @@ func (i *Installation) claim(ctx context.Context) error {
 			return nil // it ended this moment; the next time takes it
 		}
 	}
+	if lasting := said(err); lasting != nil {
+		return lasting
+	}
 	switch {
-	case redisx.IsRefusal(err):
-		return ErrRedisRefuses
-	case redisx.IsUntrusted(err):
-		return ErrRedisUntrusted
 	case err != nil:
 		return nil //nolint:nilerr // it is away: what it holds may be lost
 	case owner != i.id:
 		return ErrRedisOfOthers
 	case !set:
 		_ = i.cfg.Redis.Expire(ctx, key, claimLife).Err() // the next time does as well
+	}
+	return nil
+}
+
+// said is the sentence about what Redis or its sentinels answered that waiting does not mend; nil for other errors.
+func said(err error) error {
+	switch {
+	case errors.Is(err, redisx.ErrSentinelRefuses):
+		return ErrSentinelsRefuse
+	case redisx.IsRefusal(err):
+		return ErrRedisRefuses
+	case redisx.IsUntrusted(err):
+		return ErrRedisUntrusted
+	case redisx.IsOtherKind(err):
+		return ErrRedisKind
 	}
 	return nil
 }

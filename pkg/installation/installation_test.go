@@ -3,10 +3,12 @@ package installation_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -181,6 +183,33 @@ func TestOpen_wrongRedisPassword(t *testing.T) {
 		if err := i.Ready(t.Context()); err != nil {
 			t.Errorf("%s, the right one: %v", what, err)
 		}
+	}
+}
+
+// An address that says another kind of Redis than is there is refused in a sentence, and so are the sentinels' own passwords.
+func TestOpen_anotherKindOfRedis(t *testing.T) {
+	single, spread := testkit.RealRedis(t), testkit.RealClusterRedis(t, testkit.RedisSetup{}, 0)
+	guarded := testkit.RealSentinelRedis(t, testkit.RedisSetup{SentinelPassword: "s3cr3t"})
+	node, sentinel := strings.Split(spread.URL(), "?")[0], strings.Split(guarded.URL(), "?")[0]
+	for name, c := range map[string]struct {
+		url  string
+		want error
+	}{
+		"a server as a cluster":            {single.URL() + "?cluster=true", installation.ErrRedisKind},
+		"a node of a cluster as a server":  {node, installation.ErrRedisKind},
+		"a sentinel as a server":           {strings.Replace(sentinel, "redis://", "redis://:s3cr3t@", 1), installation.ErrRedisKind},
+		"another password of the sentinel": {strings.Replace(guarded.URL(), "s3cr3t", "s3cr3t2", 1), installation.ErrSentinelsRefuse},
+		"a cluster":                        {spread.URL(), nil},
+		"sentinels":                        {guarded.URL(), nil},
+	} {
+		cfg := named(t, testkit.JS(t), c.url, "acme", keyset(t)) // the claim of which is not on the cluster's first node
+		testkit.Eventually(t, 10*time.Second, func() error {     // on a busy machine one try may find Redis away
+			_, err := installation.Open(t.Context(), cfg)
+			if !errors.Is(err, c.want) || err != nil && strings.Contains(err.Error(), "s3cr3t") {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
 	}
 }
 

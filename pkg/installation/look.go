@@ -32,13 +32,14 @@ func opens(rec *storev1.Installation, keyset *seal.Keyset) error {
 	return nil
 }
 
-// LookRedis is ErrRedisOfOthers where Redis is in use by an installation with another id, and ErrRedisRefuses
-// where it takes no user or password of ours. It claims nothing.
+// LookRedis is ErrRedisOfOthers where Redis is in use by an installation with another id, and what Open says
+// where Redis or its sentinels refuse us or are of another kind. It claims nothing.
 func LookRedis(ctx context.Context, client redis.UniversalClient, id string) error {
 	owner, err := client.Get(ctx, redisx.Key("installation", "id")).Result()
+	if lasting := said(err); lasting != nil {
+		return lasting
+	}
 	switch {
-	case redisx.IsRefusal(err):
-		return ErrRedisRefuses
 	case errors.Is(err, redis.Nil):
 		return nil
 	case err != nil:

@@ -1,65 +1,53 @@
 package redisx
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"net"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
-	"github.com/sony/gobreaker/v2"
 )
 
 const (
-	// CallTimeout bounds every command, its connection and one retry included.
+	// CallTimeout bounds every command, its connection and one retry included. On a cluster it bounds what
+	// one node takes, and a command, which may be sent on to another node, twice that.
 	CallTimeout = 400 * time.Millisecond
-	// tripAfter failures in a row open the circuit, for openFor; then one call at a time tries.
-	tripAfter = 3
-	openFor   = 2 * time.Second // how long Redis is not asked after it failed
+	// findTimeout is how long the sentinels have to tell where Redis is now. A command waits for it no
+	// longer than for others; the connection is for the next one. It leaves time for a sentinel that takes connections and never answers.
+	findTimeout = 3 * time.Second
+	// mapAge is how old what is known of a cluster's nodes may be: a node that took another's place is found so late at most.
+	mapAge = 2 * time.Second
 )
 
-// ErrUnavailable says that Redis cannot be reached or does not answer in time. While the circuit is
-// open it comes without waiting.
-var ErrUnavailable = errors.New("redisx: redis is unavailable")
-
-// Connect makes a client for a redis:// or rediss:// URL. It does not connect yet: Redis may come
+// Connect makes a client for a URL as Parse takes it. It does not connect yet: Redis may come
 // later, or never. Every command through the client is bounded by CallTimeout, whatever its
 // context, and fails at once while Redis is known to be down.
-func Connect(url string) (redis.UniversalClient, error) { return connect(url, CallTimeout, TLS{}) }
-
-// TLS are PEM files for a rediss:// URL. They are read for every connection.
-type TLS struct {
-	Authorities      string // whom Redis' certificate is by; empty: one of the system's
-	Certificate, Key string // what Redis is shown; empty: nothing
+func Connect(url string) (redis.UniversalClient, error) {
+	return connect(url, CallTimeout, Security{})
 }
 
-// ConnectTLS is Connect with files.
-func ConnectTLS(url string, files TLS) (redis.UniversalClient, error) {
-	return connect(url, CallTimeout, files)
+// ConnectSecure is Connect with files, and with what sentinels and clusters may send it to.
+func ConnectSecure(url string, security Security) (redis.UniversalClient, error) {
+	return connect(url, CallTimeout, security)
 }
 
 // ConnectWithin is Connect with another bound of every command: for tests, on machines where an answer
 // of a Redis that is well may take longer.
 func ConnectWithin(url string, callTimeout time.Duration) (redis.UniversalClient, error) {
-	return connect(url, callTimeout, TLS{})
+	return connect(url, callTimeout, Security{})
 }
 
-func connect(url string, callTimeout time.Duration, files TLS) (redis.UniversalClient, error) {
-	opts, err := redis.ParseURL(url)
+func connect(url string, callTimeout time.Duration, security Security) (redis.UniversalClient, error) {
+	target, err := Parse(url)
 	if err != nil {
-		// ParseURL's error may quote the URL, and the URL may hold a password.
-		return nil, errors.New("redisx: the Redis URL is not valid; it looks like redis://host:6379/0")
+		return nil, err
 	}
-	opts.DialTimeout = callTimeout * 3 / 4 // leaves time for the command itself
-	if files != (TLS{}) {
-		if err := files.secure(opts); err != nil {
-			return nil, err
-		}
+	opts := target.universal()
+	dialTimeout := callTimeout * 3 / 4 // leaves time for the command itself
+	if err := security.apply(target, opts, dialTimeout); err != nil {
+		return nil, err
 	}
+	opts.DialTimeout = dialTimeout
 	opts.ReadTimeout = callTimeout
 	opts.WriteTimeout = callTimeout
 	opts.PoolTimeout = callTimeout
@@ -71,111 +59,45 @@ func connect(url string, callTimeout time.Duration, files TLS) (redis.UniversalC
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	// go-redis writes to standard error by itself; what matters of it is in the errors we return.
 	logging.Disable()
-	c := redis.NewClient(opts)
+	switch target.Mode {
+	case ModeSentinel:
+		return sentinel(opts, callTimeout), nil
+	case ModeCluster:
+		return cluster(opts, callTimeout), nil
+	case ModeServer:
+	}
+	simple := opts.Simple()
+	simple.Network = target.options.Network
+	c := redis.NewClient(simple)
 	c.AddHook(newCircuit(callTimeout))
 	return c, nil
 }
 
-// circuit bounds every command and stops asking a Redis that is down.
-type circuit struct {
-	timeout time.Duration // of a command
-	breaker *gobreaker.CircuitBreaker[struct{}]
+// sentinel follows the server that the sentinels name.
+func sentinel(opts *redis.UniversalOptions, callTimeout time.Duration) redis.UniversalClient {
+	opts.DialTimeout = max(findTimeout, callTimeout)
+	failover := opts.Failover()
+	c := redis.NewFailoverClient(failover)
+	c.AddHook(finding{master: opts.MasterName})
+	c.AddHook(newCircuit(callTimeout))
+	return c
 }
 
-// errGaveUp marks what failed because its caller gave up first: that says nothing about Redis.
-var errGaveUp = errors.New("the caller gave up first")
-
-func newCircuit(timeout time.Duration) *circuit {
-	return &circuit{timeout, gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
-		Timeout:      openFor,
-		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
-		IsSuccessful: func(err error) bool { return !isOutage(err) },
-		IsExcluded:   func(err error) bool { return errors.Is(err, errGaveUp) },
-	})}
-}
-
-// insideKey marks the context of a call that is being judged. go-redis runs the handshake of a new
-// connection through the hooks too, as part of the command that needs the connection.
-type insideKey struct{}
-
-// do runs one command or pipeline.
-func (c *circuit) do(ctx context.Context, f func(context.Context) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// cluster asks the node that has the key. Each node has a circuit of its own: one that is away takes its
+// keys with it, and no others.
+func cluster(opts *redis.UniversalOptions, callTimeout time.Duration) redis.UniversalClient {
+	opts.MaxRetries = -1 // the client of the cluster tries again
+	spread := opts.Cluster()
+	spread.ClusterStateReloadInterval = mapAge
+	// A command goes where its key says: nothing of what Devpilot asks has keys of several nodes, and the
+	// user of an access list need not be let ask what commands there are.
+	spread.DisableRoutingPolicies = true
+	spread.NewClient = func(opt *redis.Options) *redis.Client {
+		node := redis.NewClient(opt)
+		node.AddHook(newCircuit(callTimeout))
+		return node
 	}
-	if ctx.Value(insideKey{}) != nil {
-		return f(ctx)
-	}
-	_, err := c.breaker.Execute(func() (struct{}, error) {
-		callCtx, cancel := context.WithTimeout(context.WithValue(ctx, insideKey{}, true), c.timeout)
-		defer cancel()
-		err := f(callCtx)
-		if isOutage(err) && ctx.Err() != nil {
-			err = fmt.Errorf("%w: %w", errGaveUp, err)
-		}
-		return struct{}{}, err
-	})
-	switch {
-	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
-		return fmt.Errorf("%w: not asked, it failed a moment ago", ErrUnavailable)
-	case isOutage(err):
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return err
-}
-
-// isOutage tells a Redis that is away from one that answered, be it with an error.
-func isOutage(err error) bool {
-	if err == nil || errors.Is(err, redis.Nil) {
-		return false
-	}
-	var reply redis.Error
-	if errors.As(err, &reply) {
-		for _, state := range []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "TRYAGAIN"} {
-			if strings.HasPrefix(reply.Error(), state) {
-				return true
-			}
-		}
-		return false
-	}
-	return true
-}
-
-// DialHook leaves dialling alone.
-func (c *circuit) DialHook(next redis.DialHook) redis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
-}
-
-// IsRefusal tells that Redis does not take the user or the password, or does not let the user do it.
-func IsRefusal(err error) bool {
-	var reply redis.Error
-	if !errors.As(err, &reply) {
-		return false
-	}
-	for _, refusal := range []string{"WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH"} {
-		if strings.HasPrefix(reply.Error(), refusal) {
-			return true
-		}
-	}
-	return false
-}
-
-// ProcessHook bounds one command.
-func (c *circuit) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		return c.do(ctx, func(ctx context.Context) error { return next(ctx, cmd) })
-	}
-}
-
-// ProcessPipelineHook bounds one pipeline.
-func (c *circuit) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		err := c.do(ctx, func(ctx context.Context) error { return next(ctx, cmds) })
-		if errors.Is(err, ErrUnavailable) {
-			for _, cmd := range cmds {
-				cmd.SetErr(err)
-			}
-		}
-		return err
-	}
+	c := redis.NewClusterClient(spread)
+	c.AddHook(bound{2 * callTimeout})
+	return c
 }

@@ -69,8 +69,8 @@ func NATSLogging(logger *slog.Logger) []nats.Option {
 
 // ConnectRedis makes the client, whose keys begin with the installation's name. Redis holds only what may be lost, so a Redis that does not answer
 // is a warning and not a reason not to start.
-func ConnectRedis(ctx context.Context, stores StoreFlags, name stream.Installation, logger *slog.Logger) (redis.UniversalClient, error) {
-	client, err := stores.OpenRedis()
+func ConnectRedis(ctx context.Context, stores StoreFlags, plain PlaintextFlags, name stream.Installation, logger *slog.Logger) (redis.UniversalClient, error) {
+	client, err := stores.OpenRedis(plain)
 	if err != nil {
 		return nil, err
 	}

@@ -224,7 +224,7 @@ func (m *program) stopNATS(ctx context.Context) error {
 }
 
 func (m *program) startRedis(ctx context.Context) (err error) {
-	m.env.Redis, err = ConnectRedis(ctx, m.base.StoreFlags, m.installation, m.env.Logger)
+	m.env.Redis, err = ConnectRedis(ctx, m.base.StoreFlags, m.base.PlaintextFlags, m.installation, m.env.Logger)
 	return err
 }
 

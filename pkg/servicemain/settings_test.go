@@ -488,7 +488,7 @@ func TestListen_busyPortIsOneSentenceThatNamesTheFlag(t *testing.T) {
 
 func TestConnect_errorsDoNotShowTheURL(t *testing.T) {
 	for _, bad := range []string{"redis://u:" + planted + "@h:port", "http://" + planted, planted} {
-		_, err := servicemain.ConnectRedis(t.Context(), servicemain.StoreFlags{RedisURL: seal.NewSecret(bad)}, "", logs.Discard())
+		_, err := servicemain.ConnectRedis(t.Context(), servicemain.StoreFlags{RedisURL: seal.NewSecret(bad)}, servicemain.PlaintextFlags{}, "", logs.Discard())
 		if err == nil || strings.Contains(err.Error(), planted) || !strings.Contains(err.Error(), "DEVPILOT_REDIS_URL") {
 			t.Errorf("%v", err)
 		}

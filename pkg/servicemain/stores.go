@@ -98,15 +98,20 @@ func NATSTrouble(err error) error {
 	return err
 }
 
-// OpenRedis makes the client of Redis; it connects later. The error is a sentence without what is in the URL.
-func (f StoreFlags) OpenRedis() (redis.UniversalClient, error) {
+// OpenRedis makes the client of Redis; it connects later. Where nothing is encrypted, sentinels and clusters may send it
+// beyond this machine as far as plain lets them. The error is a sentence without what is in the URL.
+func (f StoreFlags) OpenRedis(plain PlaintextFlags) (redis.UniversalClient, error) {
 	if err := errors.Join(readable("redis-ca-file", f.RedisCAFile), readable("redis-cert-file", f.RedisCertFile), readable("redis-key-file", f.RedisKeyFile)); err != nil {
 		return nil, err
 	}
-	files := redisx.TLS{Authorities: f.RedisCAFile, Certificate: f.RedisCertFile, Key: f.RedisKeyFile}
-	client, err := redisx.ConnectTLS(f.RedisURL.Reveal(), files)
+	client, err := redisx.ConnectSecure(f.RedisURL.Reveal(), f.RedisSecurity(plain))
 	if err != nil {
 		return nil, fmt.Errorf("DEVPILOT_REDIS_URL: %w", err)
 	}
 	return client, nil
+}
+
+// RedisSecurity says how connections to Redis are protected.
+func (f StoreFlags) RedisSecurity(plain PlaintextFlags) redisx.Security {
+	return redisx.Security{Authorities: f.RedisCAFile, Certificate: f.RedisCertFile, Key: f.RedisKeyFile, Plaintext: plain.allows(plainRedis)}
 }

@@ -1,14 +1,9 @@
 package servicemain_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -27,34 +22,6 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 )
-
-// store writes a certificate of 127.0.0.1, which vouches for itself, for servers and clients: the certificate, which is the
-// authority's too, and its key.
-func store(t *testing.T) (certificate, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certificate, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	file(t, certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	file(t, key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
-	return certificate, key
-}
 
 func file(t *testing.T, path string, content []byte) {
 	t.Helper()
@@ -84,8 +51,8 @@ func seed(t *testing.T) (path, public, secret string) {
 
 func TestNATS_encryptedAndKnownByNkeyAndCertificate(t *testing.T) {
 	t.Parallel()
-	certificate, key := store(t)
-	other, _ := store(t)
+	certificate, key := testkit.StoreCertificate(t, "127.0.0.1")
+	other, _ := testkit.StoreCertificate(t, "127.0.0.1")
 	mine, public, _ := seed(t)
 	stranger, _, secret := seed(t)
 	pair, err := tls.LoadX509KeyPair(certificate, key)
@@ -145,8 +112,8 @@ func TestRedis_encryptedWithAUserOfItsList(t *testing.T) {
 	if err != nil {
 		t.Fatal("install redis-server")
 	}
-	certificate, key := store(t)
-	other, otherKey := store(t)
+	certificate, key := testkit.StoreCertificate(t, "127.0.0.1")
+	other, otherKey := testkit.StoreCertificate(t, "127.0.0.1")
 	port, conf := testkit.FreePort(t), filepath.Join(t.TempDir(), "redis.conf")
 	file(t, conf, []byte(strings.Join([]string{
 		"bind 127.0.0.1", "port 0", "tls-port " + strconv.Itoa(port), "tls-cert-file " + certificate, "tls-key-file " + key, "tls-ca-cert-file " + certificate,
@@ -156,7 +123,7 @@ func TestRedis_encryptedWithAUserOfItsList(t *testing.T) {
 	url := "rediss://devpilot:s3cr3t@127.0.0.1:" + strconv.Itoa(port) + "/0"
 	right := servicemain.StoreFlags{RedisURL: seal.NewSecret(url), RedisCAFile: certificate, RedisCertFile: certificate, RedisKeyFile: key}
 	ping := func(f servicemain.StoreFlags) error {
-		client, err := f.OpenRedis()
+		client, err := f.OpenRedis(servicemain.PlaintextFlags{})
 		if err != nil {
 			return err
 		}

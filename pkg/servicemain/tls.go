@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"devpilot.io/bitbucket/pkg/lifecycle"
+	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/transport"
 )
@@ -44,8 +45,14 @@ func (f PlaintextFlags) CheckStores(s StoreFlags) error {
 			return fmt.Errorf("the NATS of DEVPILOT_NATS_URL is at %s, beyond this machine, and nothing encrypts what is said to it: begin its address with tls://, or set DEVPILOT_NATS_CA_FILE, or, where something else protects the network, add nats to DEVPILOT_ALLOW_PLAINTEXT", host)
 		}
 	}
-	if host, plain := plainHost(s.RedisURL.Reveal(), "redis"); plain && !f.allows(plainRedis) && !transport.Loopback(host) {
-		return fmt.Errorf("the Redis of DEVPILOT_REDIS_URL is at %s, beyond this machine, and nothing encrypts what is said to it: begin its address with rediss://, or, where something else protects the network, add redis to DEVPILOT_ALLOW_PLAINTEXT", host)
+	redis, err := redisx.Parse(s.RedisURL.Reveal())
+	if err != nil || redis.Encrypted || f.allows(plainRedis) {
+		return nil // who connects says what is wrong with the URL
+	}
+	for _, host := range redis.Addresses {
+		if !transport.Loopback(host) {
+			return fmt.Errorf("the Redis of DEVPILOT_REDIS_URL is at %s, beyond this machine, and nothing encrypts what is said to it: begin its address with rediss://, or, where something else protects the network, add redis to DEVPILOT_ALLOW_PLAINTEXT", host)
+		}
 	}
 	return nil
 }

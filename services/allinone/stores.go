@@ -111,7 +111,7 @@ func (p *Product) startRedis(context.Context) (err error) {
 		}
 		stores = servicemain.StoreFlags{RedisURL: seal.NewSecret(p.redis.URL())}
 	}
-	if p.redisc, err = stores.OpenRedis(); err != nil {
+	if p.redisc, err = stores.OpenRedis(p.settings.PlaintextFlags); err != nil {
 		return err
 	}
 	redisx.Prefix(p.redisc, string(p.installation))

@@ -160,6 +160,7 @@ func TestRun_eachCheckFailsForItsReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.begin(filepath.Join(w.keys, "encryption.json"))
+	spread, guarded := testkit.RealClusterRedis(t, testkit.RedisSetup{}, 0), testkit.RealSentinelRedis(t, testkit.RedisSetup{})
 	for _, c := range []struct {
 		name, service, check string
 		env                  map[string]string
@@ -181,6 +182,12 @@ func TestRun_eachCheckFailsForItsReason(t *testing.T) {
 		{"Redis gone", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": "redis://127.0.0.1:1"}, Failed, "does not answer", "Start Redis"},
 		{"Redis refuses", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": withPassword(t, w.env["DEVPILOT_REDIS_URL"])}, Failed, "refuses the user or the password", "put DEVPILOT_REDIS_URL right"},
 		{"Redis of others", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": foreignRedis(t)}, Failed, "in use by another installation", "of its own"},
+		{"Redis that is a cluster", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": "redis://" + strings.TrimPrefix(strings.Split(spread.URL(), "?")[0], "redis://")}, Failed, "spread over servers", "?cluster=true"},
+		{"Redis that is none", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": w.env["DEVPILOT_REDIS_URL"] + "?cluster=true"}, Failed, "not what the address says, a cluster", "redis://host:6379/0 is one server"},
+		{"Redis that is a sentinel", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": strings.Split(guarded.URL(), "?")[0]}, Failed, "this is a sentinel", "?master_name="},
+		{"sentinels that do not know it", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": strings.Replace(guarded.URL(), "master_name=", "master_name=x", 1)}, Failed, `know no Redis called "xdevpilot"`, "Start Redis"},
+		{"a sentinel gone", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": guarded.URL() + "&addr=127.0.0.1:1"}, Warning, "do not say where it is: 127.0.0.1:1 (", "make it whole"},
+		{"an address that is none", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": guarded.URL() + "&cluster=true"}, Failed, "leave one out", "redis://user:password@host"},
 		{"Redis that evicts", "auth", "redis-eviction", map[string]string{"DEVPILOT_REDIS_URL": evicting(t, "allkeys-lru")}, Warning, "allkeys-lru; its memory is bounded to 64.00M", "noeviction"},
 		{"Redis that evicts what ends", "auth", "redis-eviction", map[string]string{"DEVPILOT_REDIS_URL": evicting(t, "volatile-ttl")}, Warning, "which all of ours do", "noeviction"},
 		{"foreign keyset", "auth", "keyset", map[string]string{"DEVPILOT_ENCRYPTION_KEYSET_FILE": filepath.Join(other, "encryption.json")}, Failed, "does not open what is stored", "the installation began with"},
@@ -230,6 +237,14 @@ func TestRun_eachServiceIsWell(t *testing.T) {
 	}
 	for _, key := range []string{"nats", "nats-storage", "nats-permissions", "redis", "keyset", "identity-keys"} {
 		if c := w.report(nil, "--service=auth").check(t, key); c.State != OK {
+			t.Errorf("%+v", c)
+		}
+	}
+	for url, found := range map[string]string{
+		testkit.RealClusterRedis(t, testkit.RedisSetup{}, 0).URL():                                   "a cluster of 3 masters and 0 replicas",
+		testkit.RealSentinelRedis(t, testkit.RedisSetup{Password: "s3cr3t", SentinelPassword: "s3cr3t2"}).URL(): "3 sentinels of DEVPILOT_REDIS_URL know as devpilot, with 2 replicas",
+	} {
+		if c := w.report(map[string]string{"DEVPILOT_REDIS_URL": url}, "--service=auth").check(t, "redis"); c.State != OK || !strings.Contains(c.Found, found) {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -335,7 +350,7 @@ func TestRun_showsNoSecret(t *testing.T) {
 	const planted = "pl4nted-s3cret"
 	w := newWorld(t)
 	env := map[string]string{
-		"DEVPILOT_NATS_URL": "nats://user:" + planted + "1@127.0.0.1:1,nats://" + planted + "2@127.0.0.1:2", "DEVPILOT_REDIS_URL": "redis://user:" + planted + "3@127.0.0.1:1/x",
+		"DEVPILOT_NATS_URL": "nats://user:" + planted + "1@127.0.0.1:1,nats://" + planted + "2@127.0.0.1:2", "DEVPILOT_REDIS_URL": "redis://user:" + planted + "3@127.0.0.1:1/x?master_name=m&sentinel_password=" + planted + "4",
 		"DEVPILOT_BITBUCKET_CLIENT_SECRET": planted + "4", "DEVPILOT_ADMIN_TOKEN": planted + "5", "DEVPILOT_SMTP_PASSWORD": planted + "6", "DEVPILOT_PUBLIC_URL": "https://u:" + planted + "@a.example",
 	}
 	for _, name := range append(services(), whole) {

@@ -172,7 +172,7 @@ func (x *exam) one(ctx context.Context, t task) Check {
 	return c
 }
 
-// secretParts are a secret and, of an URL that has a password, what stands for the user.
+// secretParts are a secret and, of an URL that has passwords, those, or what stands for the user.
 func secretParts(text string) (parts []string) {
 	for one := range strings.SplitSeq(text, ",") {
 		u, err := url.Parse(strings.TrimSpace(one))
@@ -181,6 +181,13 @@ func secretParts(text string) (parts []string) {
 				parts = append(parts, one)
 			}
 			continue
+		}
+		for name, values := range u.Query() {
+			for _, value := range values {
+				if strings.HasSuffix(name, "password") && value != "" {
+					parts = append(parts, value, url.QueryEscape(value))
+				}
+			}
 		}
 		if password, has := u.User.Password(); has && password != "" {
 			parts = append(parts, password, url.PathEscape(password))

@@ -13,6 +13,7 @@ import (
 const (
 	minRedis    = "6.2" // the oldest Redis that is taken
 	redisRemedy = "Start Redis, and put DEVPILOT_REDIS_URL right: redis://user:password@host:6379/0."
+	otherKind   = "Put DEVPILOT_REDIS_URL right: redis://host:6379/0 is one server, redis://node:6379?cluster=true a cluster, redis://sentinel:26379/0?master_name=… what sentinels name."
 )
 
 // noRedis says why there is no Redis to look at; ok where there is one.
@@ -26,50 +27,53 @@ func (x *exam) noRedis() (c Check, none bool) {
 	return skipped("DEVPILOT_REDIS_URL is not set."), true
 }
 
-// info are the lines of Redis's INFO.
-func (x *exam) info(ctx context.Context) (map[string]string, error) {
-	client, err := x.flags.OpenRedis()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = client.Close() }()
-	text, err := client.Info(ctx).Result()
-	if err != nil {
-		return nil, err
-	}
-	all := map[string]string{}
-	for line := range strings.Lines(text) {
-		if name, value, found := strings.Cut(strings.TrimSpace(line), ":"); found {
-			all[name] = value
-		}
-	}
-	return all, nil
-}
-
 // redis checks that Redis can be reached, is ours, and of a kind that we speak with.
 func (x *exam) redis(ctx context.Context) Check {
 	if c, none := x.noRedis(); none {
 		return c
 	}
-	info, err := x.info(ctx)
+	target, err := redisx.Parse(x.flags.RedisURL.Reveal())
+	if err != nil {
+		return failed("DEVPILOT_REDIS_URL: "+err.Error()+".", redisRemedy)
+	}
+	servers, err := x.info(ctx)
 	switch {
+	case errors.Is(err, redisx.ErrSentinelRefuses):
+		return failed("The sentinels refuse the user or the password in DEVPILOT_REDIS_URL.", "Put sentinel_username and sentinel_password in DEVPILOT_REDIS_URL right, or leave them out where the sentinels ask for none.")
 	case redisx.IsRefusal(err):
 		return failed("The Redis server refuses the user or the password in DEVPILOT_REDIS_URL, or does not let the user ask INFO.", redisRemedy)
+	case redisx.IsOtherKind(err):
+		return failed(fmt.Sprintf("Redis at DEVPILOT_REDIS_URL is not what the address says, a %s: %v.", target.Mode, err), otherKind)
 	case err != nil:
 		return failed(fmt.Sprintf("Redis at DEVPILOT_REDIS_URL does not answer: %v. Devpilot runs without it, and is slower.", err), redisRemedy)
 	}
-	what := fmt.Sprintf("Redis %s, %s, %s", info["redis_version"], info["redis_mode"], info["role"])
-	switch {
-	case !newEnough(info["redis_version"], minRedis):
-		return failed(what+".", "Devpilot needs Redis "+minRedis+" or newer: update it.")
-	case info["redis_mode"] == "cluster":
-		return failed(what+": its keys are spread over servers, and Devpilot asks one.", "Use a Redis that is no cluster: what Devpilot keeps in it is small.")
-	case info["redis_mode"] == "sentinel":
-		return failed(what+": this is a sentinel, which keeps nothing.", "Name the Redis server itself in DEVPILOT_REDIS_URL.")
-	case info["role"] != "master":
-		return failed(what+": a replica takes no writes.", "Name the master in DEVPILOT_REDIS_URL.")
+	if c := usable(target, servers); c.State == Failed {
+		return c
 	}
-	return x.redisOwner(ctx, what)
+	what, trouble := x.standing(ctx, target, servers)
+	c := x.redisOwner(ctx, what)
+	if c.State == OK && trouble != "" {
+		return warning(what+". "+trouble, "Devpilot runs without Redis, and somebody may have to press Connect again: make it whole before another server is lost.")
+	}
+	return c
+}
+
+// usable fails where one of the servers is of a kind that we do not speak with.
+func usable(target redisx.Target, servers []map[string]string) Check {
+	for _, info := range servers {
+		what := describe(info)
+		switch {
+		case !newEnough(info["redis_version"], minRedis):
+			return failed(what+".", "Devpilot needs Redis "+minRedis+" or newer: update it.")
+		case info["redis_mode"] == "cluster" && target.Mode != redisx.ModeCluster:
+			return failed(what+": its keys are spread over servers, and DEVPILOT_REDIS_URL says nothing of a cluster.", otherKind)
+		case info["redis_mode"] == "sentinel":
+			return failed(what+": this is a sentinel, and DEVPILOT_REDIS_URL does not say by which name it knows Redis.", otherKind)
+		case info["role"] != "master":
+			return failed(what+": a replica takes no writes.", "Name the master in DEVPILOT_REDIS_URL, or its sentinels.")
+		}
+	}
+	return Check{State: OK}
 }
 
 func (x *exam) redisOwner(ctx context.Context, what string) Check {
@@ -77,7 +81,7 @@ func (x *exam) redisOwner(ctx context.Context, what string) Check {
 	if err != nil {
 		return skipped("DEVPILOT_INSTALLATION cannot be used.")
 	}
-	client, err := x.flags.OpenRedis()
+	client, err := x.flags.OpenRedis(x.flags.PlaintextFlags)
 	if err != nil {
 		return failed(err.Error()+".", redisRemedy)
 	}
@@ -86,6 +90,8 @@ func (x *exam) redisOwner(ctx context.Context, what string) Check {
 	id, _ := x.owner() // what is wrong with it, keyset says
 	err = installation.LookRedis(ctx, client, id)
 	switch {
+	case errors.Is(err, installation.ErrRedisKind):
+		return failed(what+". It does not take our commands.", otherKind)
 	case errors.Is(err, installation.ErrRedisOfOthers):
 		return failed(what+". It is in use by another installation.", "Give this installation a Redis or a database number of its own, or a name (DEVPILOT_INSTALLATION).")
 	case errors.Is(err, installation.ErrRedisRefuses):
@@ -104,9 +110,15 @@ func (x *exam) eviction(ctx context.Context) Check {
 	if c, none := x.noRedis(); none {
 		return c
 	}
-	info, err := x.info(ctx)
+	servers, err := x.info(ctx)
 	if err != nil {
 		return skipped("Redis does not answer.")
+	}
+	info := servers[0]
+	for _, server := range servers { // the worst of them
+		if server["maxmemory_policy"] != "noeviction" {
+			info = server
+		}
 	}
 	policy, full := info["maxmemory_policy"], "its memory has no bound now (maxmemory 0)"
 	if most := info["maxmemory_human"]; info["maxmemory"] != "0" && most != "" {
