@@ -72,7 +72,7 @@ func (s *Service) openControl(r *roles, clients client.Clients) error {
 	r.control, err = control.New(control.Config{
 		Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: lister, Distances: lister, Site: s.site, Live: s.liveURL,
 		PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
-		Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Pushes: s.metrics, Now: d.Now,
+		Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Pushes: s.metrics, TracerProvider: d.TracerProvider, Now: d.Now,
 	})
 	return err
 }
@@ -91,7 +91,7 @@ func (s *Service) openWorker(ctx context.Context, r *roles, clients client.Clien
 		Records: r.records, Clients: clients, JS: d.JS, Mirrors: mirrors, SiteURL: s.site.SiteURL, Server: cfg.Server, Front: front,
 		Slots: cfg.Slots, Version: cfg.Version, Lease: cfg.Lease, Timeout: cfg.DeploymentTimeout, DrainTimeout: cfg.DrainTimeout, DecisionTimeout: cfg.DecisionTimeout, Backoff: cfg.backoff(),
 		Doubt: cfg.Doubt, Hooks: cfg.Hooks, Observe: s.metrics, Count: s.metrics.PushBy(verdict.Worker), Logger: d.Logger, Registerer: d.Registerer,
-		Metrics: s.stream, Now: d.Now,
+		Metrics: s.stream, Tracer: d.TracerProvider.Tracer("devpilot.io/bitbucket/services/deployer/internal/worker"), Now: d.Now,
 	})
 	return err
 }

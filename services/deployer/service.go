@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -49,7 +51,9 @@ type Deps struct {
 	Live net.Listener
 
 	Registerer prometheus.Registerer // nil: no metrics
-	Now        func() time.Time      // nil: time.Now
+	// TracerProvider records what belongs to a trace; nil: nothing does.
+	TracerProvider trace.TracerProvider
+	Now            func() time.Time // nil: time.Now
 }
 
 func (d Deps) missing() error {
@@ -95,6 +99,9 @@ func New(cfg Config, d Deps) (*Service, error) {
 	}
 	if d.Now == nil {
 		d.Now = time.Now
+	}
+	if d.TracerProvider == nil {
+		d.TracerProvider = noop.NewTracerProvider()
 	}
 	s := &Service{cfg: cfg, deps: d, site: site, gitSite: gitSite, liveBase: liveBase, closing: make(chan struct{})}
 	tokens, err := pagetoken.New(d.Keyset)

@@ -102,6 +102,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 	s.router = router.New(router.Config{
 		JS: d.JS, Store: s.store, Registry: s.registry, Codec: codec,
 		Logger: d.Logger, Metrics: metrics, Registerer: d.Registerer, Now: d.Now,
+		Tracer: d.TracerProvider.Tracer("devpilot.io/bitbucket/services/webhook/internal/router"),
 	})
 	installation, err := hook.InstallationSecret(d.Keyset)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
@@ -61,7 +62,9 @@ type Config struct {
 	Registerer prometheus.Registerer
 	Metrics    *stream.Metrics
 	Pushes     *metrics.Metrics // may be nil: then pushes are not counted
-	Now        func() time.Time
+	// TracerProvider records decisions and statuses; nil: nothing does.
+	TracerProvider trace.TracerProvider
+	Now            func() time.Time
 }
 
 // Control is the role api of one process.
@@ -102,7 +105,7 @@ func New(cfg Config) (*Control, error) {
 	}
 	c.router = &router.Router{
 		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Dispatcher: r.Dispatcher, SiteURL: cfg.Site.SiteURL,
-		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps, Count: cfg.count(verdict.Delivery),
+		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps, Count: cfg.count(verdict.Delivery), Tracer: cfg.tracer(),
 	}
 	lanes := &janitor.Janitor{
 		Names:      stream.InstallationOf(cfg.JS),

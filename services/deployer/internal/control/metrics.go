@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"devpilot.io/bitbucket/services/deployer/internal/control/app"
 	"devpilot.io/bitbucket/services/deployer/internal/record/census"
@@ -33,4 +34,12 @@ func (c Config) count(by string) func(string) {
 		return nil
 	}
 	return c.Pushes.PushBy(by)
+}
+
+// tracer records what the role does of a push; nil where nothing is recorded.
+func (c Config) tracer() trace.Tracer {
+	if c.TracerProvider == nil {
+		return nil
+	}
+	return c.TracerProvider.Tracer("devpilot.io/bitbucket/services/deployer/internal/control")
 }

@@ -17,11 +17,12 @@ func (c *Control) newStatuses() (*status.Sender, error) {
 	if cfg.PublicURL == "" {
 		return nil, nil
 	}
-	options := bitbucket.ClientOptions{Logger: cfg.Logger, Registerer: cfg.Registerer, Now: cfg.Now}
+	options := bitbucket.ClientOptions{Logger: cfg.Logger, Registerer: cfg.Registerer, TracerProvider: cfg.TracerProvider, Now: cfg.Now}
 	if cfg.Redis != nil {
 		options.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: cfg.Redis, Consumer: cfg.ClientID, Service: "deployer", Registerer: cfg.Registerer, Logger: cfg.Logger})
 	}
 	return status.New(status.Config{
+		Tracer: cfg.tracer(),
 		Client: bitbucket.NewClient(cfg.Site, options), Tokens: cfg.Clients.Auth, Records: cfg.Records.Store.Deployments, Apps: cfg.Records.Apps, Connections: c.connections,
 		PublicURL: cfg.PublicURL, Position: cfg.Records.Store.Position("statuses"), Logger: cfg.Logger, Registerer: cfg.Registerer, Metrics: cfg.Metrics, Now: cfg.Now,
 	})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"devpilot.io/bitbucket/pkg/kv"
@@ -66,6 +67,7 @@ type Config struct {
 
 	Observe    pipeline.Observer
 	Count      func(verdict string) // decide.Config's; may be nil
+	Tracer     trace.Tracer         // may be nil
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Metrics    *stream.Metrics
@@ -109,14 +111,14 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	}
 	w.hooks = runner
 	git := decide.Git{Mirrors: source{cfg.Mirrors}, Names: r.Apps}
-	w.decider = decide.New(decide.Config{Server: cfg.Server, Dispatcher: r.Dispatcher, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout, Count: cfg.Count,
+	w.decider = decide.New(decide.Config{Server: cfg.Server, Dispatcher: r.Dispatcher, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout, Count: cfg.Count, Tracer: cfg.Tracer,
 		Tell: func(ctx context.Context, k lane.Key, l *storev1.Lane) error {
 			return r.Outcomes.Deciding(ctx, k, l, false)
 		},
 	})
 	w.pipeline = pipeline.New(pipeline.Config{
 		Server: cfg.Server, Worker: w.id, SiteURL: cfg.SiteURL, Slots: cfg.Slots, Dispatcher: r.Dispatcher, Apps: r.Apps, Source: source{cfg.Mirrors},
-		Releases: releases, Announce: cfg.Front.announce(), Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe,
+		Releases: releases, Announce: cfg.Front.announce(), Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe, Tracer: cfg.Tracer,
 		Logger: cfg.Logger, Now: cfg.Now, Backoff: cfg.Backoff, Policy: decide.Rules{Git: git, Now: cfg.Now}, Witness: cfg.Clients.Witness, Doubt: cfg.Doubt, Hooks: runner, NoHooks: noHooks,
 		AppDisk: cfg.Hooks.AppDisk, Timeout: cfg.Timeout,
 	})

@@ -20,6 +20,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/tracing"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/inbox"
@@ -279,7 +280,9 @@ func (h *Handler) store(ctx context.Context, req *request, a *answer) *answer {
 	if a.status == http.StatusOK {
 		timeout = min(timeout, time.Second)
 	}
+	_, span := tracing.Start(ctx, h.tracer, "store in inbox", tracing.About{Workspace: d.GetWorkspace()})
 	err := h.cfg.Inbox.Store(d, timeout)
+	span.End(err)
 	switch {
 	case err == nil:
 		return a

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
@@ -17,6 +18,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/tracing"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/inbox"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
@@ -56,6 +58,7 @@ type Config struct {
 	Logger     *slog.Logger
 	Metrics    *stream.Metrics       // may be nil
 	Registerer prometheus.Registerer // nil: no metrics
+	Tracer     trace.Tracer          // records what is routed; may be nil
 	Now        func() time.Time
 	AckWait    time.Duration // 30 s when zero
 }
@@ -219,7 +222,7 @@ func (r *Router) read(it *item) {
 
 // turn routes deliveries of one webhook: numbers first, then the records, then the events in order,
 // then what they tell of the webhook. After an error all of it is repeated.
-func (r *Router) turn(ctx context.Context, _ string, portions []*portion) error {
+func (r *Router) turn(ctx context.Context, _ string, portions []*portion) (err error) {
 	t := &turn{workspace: portions[0].workspace, webhook: portions[0].webhook, portions: portions}
 	for _, p := range portions {
 		for _, it := range p.items {
@@ -229,6 +232,8 @@ func (r *Router) turn(ctx context.Context, _ string, portions []*portion) error 
 		}
 		t.items = append(t.items, p.items...)
 	}
+	end := r.trace(ctx, t)
+	defer func() { end(err) }()
 	rec, err := r.cfg.Store.Lately(ctx, t.workspace, t.webhook)
 	if errors.Is(err, kv.ErrNotFound) {
 		r.routed.WithLabelValues("gone").Add(float64(len(t.items)))
@@ -260,6 +265,22 @@ func (r *Router) turn(ctx context.Context, _ string, portions []*portion) error 
 		r.lag.Observe(now.Sub(it.delivery.GetReceiveTime().AsTime()).Seconds())
 	}
 	return nil
+}
+
+// trace begins a span for each delivery of a turn that belongs to a trace; they are routed together.
+func (r *Router) trace(ctx context.Context, t *turn) (end func(error)) {
+	var spans []tracing.Span
+	for _, it := range t.items {
+		if it.delivery.GetTraceparent() != "" {
+			_, span := tracing.Start(tracing.Continue(ctx, it.delivery.GetTraceparent()), r.cfg.Tracer, "route delivery", tracing.About{Workspace: t.workspace, Repository: it.push.GetRepository()})
+			spans = append(spans, span)
+		}
+	}
+	return func(err error) {
+		for _, s := range spans {
+			s.End(err)
+		}
+	}
 }
 
 // learn hands on what the newest delivery says of the webhook.

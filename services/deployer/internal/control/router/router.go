@@ -17,11 +17,13 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/tracing"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/metrics/verdict"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
@@ -76,6 +78,8 @@ type Router struct {
 	Deployments Deployments
 	// Servers tells whether a server has workers that decide; nil: not at all.
 	Servers Servers
+	// Tracer records a push's decision; may be nil.
+	Tracer trace.Tracer
 	// Count counts what comes of pushes, in the words of package verdict; nil: nobody does.
 	Count func(verdict string)
 }
@@ -169,7 +173,9 @@ func notWatched(e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) string {
 }
 
 // app decides for one app; nil when the app does not watch the branch after all.
-func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*webhookv1.RecordedOutcome, error) {
+func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (_ *webhookv1.RecordedOutcome, err error) {
+	ctx, span := tracing.Start(ctx, r.Tracer, "decide push", tracing.About{Workspace: k.Workspace, App: k.App, Repository: e.GetRepository(), Delivery: e.GetDelivery()})
+	defer func() { span.End(err) }()
 	a, err := r.Apps.App(ctx, k)
 	switch {
 	case apierr.Has(err, apierr.ReasonAppNotFound):
@@ -180,6 +186,7 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		return nil, nil
 	}
 	ask := r.ask(e, a)
+	ask.Traceparent = tracing.Traceparent(ctx)
 	l, _, err := r.Dispatcher.Get(ctx, k)
 	if err != nil {
 		return nil, err
@@ -279,13 +286,15 @@ func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key
 func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Request) (*webhookv1.RecordedOutcome, error) {
 	for {
 		var d lane.Decision
-		l, err := r.Dispatcher.Change(ctx, k, func(l *storev1.Lane) (err error) {
+		into, span := tracing.Start(ctx, r.Tracer, "change lane", tracing.About{Workspace: k.Workspace, App: k.App})
+		l, err := r.Dispatcher.Change(into, k, func(l *storev1.Lane) (err error) {
 			if lane.Undecided(l) {
 				return lane.ErrUndecided
 			}
 			d, err = lane.Accept(l, ask)
 			return err
 		})
+		span.End(err)
 		switch {
 		case isRetired(err):
 			return nil, nil

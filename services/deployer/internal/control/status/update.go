@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/tracing"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -68,7 +69,11 @@ func (l update) run(ctx context.Context) error {
 		if !w.end() {
 			l.open(ctx, rec, w, t)
 		}
-		sent, err := l.send(ctx, w, t)
+		sending, span := tracing.Start(tracing.Continue(ctx, rec.GetTraceparent()), l.cfg.Tracer, "commit status", tracing.About{
+			Workspace: l.key.Workspace, App: l.key.App, Repository: t.repository, Deployment: l.number,
+		})
+		sent, err := l.send(sending, w, t)
+		span.End(err)
 		if err != nil || !sent {
 			return err
 		}

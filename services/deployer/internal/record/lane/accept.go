@@ -79,6 +79,8 @@ type Request struct {
 	CancelRunning bool
 	// Notes are kept in the deployment's record.
 	Notes []string
+	// Traceparent is the trace that the deployment belongs to; empty where none is recorded.
+	Traceparent string
 	// ForcedFrom is the commit that was there before, where Bitbucket says that Commit does not contain it.
 	ForcedFrom string
 	// Old is where the branch or tag was before, as far as that is known; Step.Old where there is one.
@@ -196,7 +198,7 @@ func (a Request) job(number int32) *storev1.Job {
 	return &storev1.Job{
 		Number: number, Trigger: a.Trigger, Branch: a.Branch, Hash: a.Commit.GetHash(), Server: a.Server,
 		AskTime: timestamppb.New(a.ReceiveTime), Tag: a.Tag, Pinned: a.Pinned, Directory: a.Directory, SourceNumber: a.SourceNumber,
-		Askers: a.Askers, Retries: a.Retries, ForcedFrom: a.ForcedFrom,
+		Askers: a.Askers, Retries: a.Retries, ForcedFrom: a.ForcedFrom, Traceparent: a.Traceparent,
 	}
 }
 
@@ -243,7 +245,7 @@ func newRecord(l *storev1.Lane, a Request, n int32) *storev1.Deployment {
 	if a.Commit != nil {
 		d.Commit = trim(a.Commit)
 	}
-	return &storev1.Deployment{Deployment: d, Generation: l.GetGeneration(), AskTime: timestamppb.New(a.ReceiveTime)}
+	return &storev1.Deployment{Deployment: d, Generation: l.GetGeneration(), AskTime: timestamppb.New(a.ReceiveTime), Traceparent: a.Traceparent}
 }
 
 // trim bounds a commit's message.

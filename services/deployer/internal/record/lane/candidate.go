@@ -83,6 +83,7 @@ func (a Request) Candidate() *storev1.Candidate {
 		Event: a.Event, Replay: a.Replay, Created: a.Created, Forced: a.Forced, Deleted: a.Deleted, MessageKnown: a.MessageKnown, Found: a.Found,
 		Trigger: a.Trigger, Repository: a.Repository, Branch: a.Branch, Tag: a.Tag, Actor: a.Actor, Delivery: a.Delivery, Askers: a.Askers,
 		ReceiveTime: timestamppb.New(a.ReceiveTime), Server: a.Server, Old: a.Old,
+		Traceparent: a.Traceparent,
 	}
 	if a.Step != nil {
 		c.Stepped, c.Old = true, a.Step.Old
@@ -103,6 +104,7 @@ func FromCandidate(c *storev1.Candidate) Request {
 		Event: c.GetEvent(), Replay: c.GetReplay(), Created: c.GetCreated(), Forced: c.GetForced(), Deleted: c.GetDeleted(), MessageKnown: c.GetMessageKnown(),
 		Found: c.GetFound(), Trigger: c.GetTrigger(), Repository: c.GetRepository(), Branch: c.GetBranch(), Tag: c.GetTag(), Commit: c.GetCommit(),
 		Actor: c.GetActor(), Delivery: c.GetDelivery(), Askers: c.GetAskers(), ReceiveTime: c.GetReceiveTime().AsTime(), Server: c.GetServer(), Old: c.GetOld(),
+		Traceparent: c.GetTraceparent(),
 	}
 	if c.GetStepped() {
 		a.Step = &Step{Old: c.GetOld(), New: c.GetCommit().GetHash()}

@@ -15,10 +15,12 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/tracing"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 
@@ -44,6 +46,8 @@ type Config struct {
 	// Tell tells the deliveries of a lane's candidates that they are being decided about; nil where nobody
 	// is to hear of it.
 	Tell func(ctx context.Context, k lane.Key, l *storev1.Lane) error
+	// Tracer records decisions; may be nil.
+	Tracer trace.Tracer
 	// Count counts what comes of pushes, in the words of package verdict; nil: nobody does.
 	Count func(verdict string)
 	// Timeout bounds what git is asked about one lane's candidates; policy.Timeout when zero.
@@ -288,9 +292,16 @@ func (d *Decider) plan(ctx context.Context, k lane.Key, l *storev1.Lane) ([]*pol
 }
 
 // one decides about the lane's oldest candidate.
-func (d *Decider) one(ctx context.Context, k lane.Key, l *storev1.Lane, a *storev1.App, git policy.Git) (*policy.Decision, error) {
+func (d *Decider) one(ctx context.Context, k lane.Key, l *storev1.Lane, a *storev1.App, git policy.Git) (_ *policy.Decision, err error) {
 	c := l.GetCandidates()[0]
+	ctx, span := tracing.Start(tracing.Continue(ctx, c.GetTraceparent()), d.cfg.Tracer, "decide push", tracing.About{
+		Workspace: k.Workspace, App: k.App, Repository: c.GetRepository(), Delivery: c.GetDelivery().GetNumber(),
+	})
+	defer func() { span.End(err) }()
 	x := policy.About(c, a, d.cfg.Now())
+	if own := tracing.Traceparent(ctx); own != "" {
+		x.Request.Traceparent = own
+	}
 	if x.Reason != "" {
 		return x, nil
 	}

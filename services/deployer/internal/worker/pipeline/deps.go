@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
@@ -131,6 +133,7 @@ type Config struct {
 	Lanes    Watcher
 	Alarm    Alarm
 	Observe  Observer
+	Tracer   trace.Tracer // records attempts; may be nil
 	Logger   *slog.Logger
 	Now      func() time.Time
 	// Hooks runs deployment hooks; nil where this worker runs none, and NoHooks says why.

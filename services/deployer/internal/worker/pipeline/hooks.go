@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/tracing"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/record/settings"
@@ -36,6 +37,9 @@ const (
 	reasonHookTimedOut = "HOOK_TIMED_OUT"
 	reasonNoHookRunner = "NO_HOOK_RUNNER"
 )
+
+// errHookFailed marks the span of a hook that did not do its work.
+var errHookFailed = errors.New("pipeline: the hook failed")
 
 // runHooks runs the hooks of a stage, one after the other. The first that
 // fails ends the deployment; those after it are skipped.
@@ -117,7 +121,13 @@ func (a *attempt) runHook(ctx context.Context, id deployerv1.Deployment_Stage, i
 	now := timestamppb.New(a.w.cfg.Now())
 	a.progress.hook(i, func(r *deployerv1.HookRecord) { r.State, r.StartTime = deployerv1.HookRecord_RUNNING, now })
 	a.hookSay(h.Name, "Running hook %q.", h.Name)
-	result, err := a.w.cfg.Hooks.Run(ctx, spec, hookLines{a, id, h.Name})
+	hooking, span := a.trace(ctx, "hook", tracing.About{Stage: id.String()})
+	result, err := a.w.cfg.Hooks.Run(hooking, spec, hookLines{a, id, h.Name})
+	if err == nil && !result.OK() {
+		span.End(errHookFailed)
+	} else {
+		span.End(err)
+	}
 	if err != nil && ctx.Err() != nil {
 		a.w.cfg.Logger.WarnContext(ctx, "hook could not be stopped in good order", slog.String(logs.KeyHook, h.Name), logs.Err(err))
 		if errors.Is(err, sandbox.ErrLeft) {

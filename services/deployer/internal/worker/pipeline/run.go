@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/tracing"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
@@ -55,6 +57,7 @@ type attempt struct {
 	shared    []string                 // where the paths are that outlive the release
 	serve     *deployerv1.ServeOptions // what the commit's own file serves
 	shares    *storev1.SharedPaths     // and what it shares
+	failure   error                    // how the stages ended
 }
 
 // errSuperseded ends a run whose commit is live already.
@@ -78,7 +81,7 @@ func (e errCancelled) Error() string { return "pipeline: " + e.reason }
 
 // run takes the claimed deployment through its stages and writes down how it ended. lane.ErrLost
 // means that somebody else has it; any other error that nothing could be written down.
-func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict lane.Verdict) error {
+func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict lane.Verdict) (err error) {
 	w.busy.Add(1)
 	defer w.busy.Add(-1)
 	r := l.GetRunning()
@@ -88,11 +91,12 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 		before:    l.GetLive(),
 		unclaimed: r.GetJob().GetHash() == "" && l.GetHeads()[r.GetJob().GetBranch()].GetHash() == "",
 	}
+	ctx, span := a.trace(tracing.Continue(ctx, a.job.GetTraceparent()), "attempt", tracing.About{})
+	defer func() { span.End(cmp.Or(err, a.failure)) }()
 	ctx = logs.WithAttrs(ctx, slog.Int(logs.KeyDeployment, int(a.job.GetNumber())), slog.Int(logs.KeyAttempt, int(a.job.GetAttempt())))
 	if err := w.cfg.Dispatcher.Flush(ctx, k, l); err != nil {
 		return err
 	}
-	var err error
 	if a.log, err = w.cfg.Logs.Open(ctx, k, a.job.GetNumber(), a.generation, r.GetEpoch()); err != nil {
 		return err
 	}
@@ -104,10 +108,17 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 		a.say("Attempt %d: the worker that ran this deployment before stopped answering; this one takes over.", a.job.GetAttempt())
 	}
 	err = a.guarded(ctx)
+	a.failure = err
 	a.progress.close()
 	err = a.finish(ctx, err)
 	w.spares.add(k, r.GetEpoch(), a.spare)
 	return err
+}
+
+// trace begins a span of the attempt.
+func (a *attempt) trace(ctx context.Context, name string, about tracing.About) (context.Context, tracing.Span) {
+	about.Workspace, about.App, about.Deployment = a.key.Workspace, a.key.App, a.job.GetNumber()
+	return tracing.Start(ctx, a.w.cfg.Tracer, name, about)
 }
 
 // guarded runs the stages while it watches the lane: they are cut as soon as the run is lost.

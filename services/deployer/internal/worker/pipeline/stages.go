@@ -8,6 +8,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/tracing"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
@@ -159,7 +160,9 @@ func (a *attempt) fetchAndCheckOut(ctx context.Context) error {
 }
 
 func (a *attempt) fetchOnce(ctx context.Context) error {
-	tree, fullName, branchHead, err := a.choose(ctx)
+	fetching, span := a.trace(ctx, "fetch", tracing.About{Repository: a.app.GetRepository()})
+	tree, fullName, branchHead, err := a.choose(fetching)
+	span.End(err)
 	if err != nil {
 		return err
 	}
@@ -181,7 +184,9 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 		}
 	}
 	begin := time.Now()
-	stats, err := a.place(ctx, tree)
+	placing, span := a.trace(ctx, "checkout", tracing.About{})
+	stats, err := a.place(placing, tree)
+	span.End(err)
 	if err != nil {
 		return err
 	}
@@ -290,7 +295,7 @@ func (a *attempt) prepareRelease(ctx context.Context) error {
 }
 
 // release switches current.
-func (a *attempt) release(ctx context.Context) error {
+func (a *attempt) release(ctx context.Context) (err error) {
 	// From here on a stop of the process no longer cuts in: the switch and its record belong
 	// together.
 	if ctx.Err() != nil {
@@ -299,6 +304,8 @@ func (a *attempt) release(ctx context.Context) error {
 	a.checkHeaders()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
+	ctx, span := a.trace(ctx, "switch", tracing.About{})
+	defer func() { span.End(err) }()
 	if err := a.announce(ctx); err != nil {
 		if errors.Is(err, release.ErrStale) {
 			return lane.ErrLost

@@ -38,7 +38,9 @@ type Deployment struct {
 	// The release directory's name; empty while there is none.
 	Directory string `protobuf:"bytes,5,opt,name=directory,proto3" json:"directory,omitempty"`
 	// When the push was received or the button pressed.
-	AskTime       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=ask_time,json=askTime,proto3" json:"ask_time,omitempty"`
+	AskTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=ask_time,json=askTime,proto3" json:"ask_time,omitempty"`
+	// The trace that it belongs to (W3C traceparent); empty where none is recorded.
+	Traceparent   string `protobuf:"bytes,7,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,6 +115,13 @@ func (x *Deployment) GetAskTime() *timestamppb.Timestamp {
 		return x.AskTime
 	}
 	return nil
+}
+
+func (x *Deployment) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 // LogBatch is what one message of a deployment's log holds.
@@ -210,7 +219,7 @@ var File_devpilot_deployer_store_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"+devpilot/deployer/store/v1/deployment.proto\x12\x1adevpilot.deployer.store.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x01\n" +
+	"+devpilot/deployer/store/v1/deployment.proto\x12\x1adevpilot.deployer.store.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n" +
 	"\n" +
 	"Deployment\x12@\n" +
 	"\n" +
@@ -223,7 +232,8 @@ const file_devpilot_deployer_store_v1_deployment_proto_rawDesc = "" +
 	"appliedSeq\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x1c\n" +
 	"\tdirectory\x18\x05 \x01(\tR\tdirectory\x125\n" +
-	"\bask_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aaskTime\"\xcb\x01\n" +
+	"\bask_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aaskTime\x12 \n" +
+	"\vtraceparent\x18\a \x01(\tR\vtraceparent\"\xcb\x01\n" +
 	"\bLogBatch\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +

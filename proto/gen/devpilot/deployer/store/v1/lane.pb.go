@@ -621,7 +621,9 @@ type Candidate struct {
 	// The server whose workers decide.
 	Server string `protobuf:"bytes,20,opt,name=server,proto3" json:"server,omitempty"`
 	// The rollback or redeployment that a person asked for after the push; 0 for none.
-	OvertakenBy   int32 `protobuf:"varint,21,opt,name=overtaken_by,json=overtakenBy,proto3" json:"overtaken_by,omitempty"`
+	OvertakenBy int32 `protobuf:"varint,21,opt,name=overtaken_by,json=overtakenBy,proto3" json:"overtaken_by,omitempty"`
+	// The trace that it belongs to (W3C traceparent); empty where none is recorded.
+	Traceparent   string `protobuf:"bytes,22,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -801,6 +803,13 @@ func (x *Candidate) GetOvertakenBy() int32 {
 		return x.OvertakenBy
 	}
 	return 0
+}
+
+func (x *Candidate) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 // PushQuestion asks a worker what would come of a push. It is a request on the wire, never stored.
@@ -1191,7 +1200,9 @@ type Job struct {
 	ForcedFrom string `protobuf:"bytes,23,opt,name=forced_from,json=forcedFrom,proto3" json:"forced_from,omitempty"`
 	// The commit that an attempt before fixed, which may have gone live although the attempt went back to
 	// waiting; empty while none did.
-	FixedCommit   string `protobuf:"bytes,24,opt,name=fixed_commit,json=fixedCommit,proto3" json:"fixed_commit,omitempty"`
+	FixedCommit string `protobuf:"bytes,24,opt,name=fixed_commit,json=fixedCommit,proto3" json:"fixed_commit,omitempty"`
+	// The trace that it belongs to (W3C traceparent); empty where none is recorded.
+	Traceparent   string `protobuf:"bytes,25,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1362,6 +1373,13 @@ func (x *Job) GetForcedFrom() string {
 func (x *Job) GetFixedCommit() string {
 	if x != nil {
 		return x.FixedCommit
+	}
+	return ""
+}
+
+func (x *Job) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
 	}
 	return ""
 }
@@ -2893,7 +2911,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x18\n" +
 	"\acommits\x18\x03 \x01(\x05R\acommits\x12\x1a\n" +
 	"\bdiverged\x18\x04 \x01(\bR\bdiverged\x12\x18\n" +
-	"\aunknown\x18\x05 \x01(\bR\aunknown\"\x83\x06\n" +
+	"\aunknown\x18\x05 \x01(\bR\aunknown\"\xa5\x06\n" +
 	"\tCandidate\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x16\n" +
@@ -2918,7 +2936,8 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06askers\x18\x12 \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\x12=\n" +
 	"\freceive_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x12\x16\n" +
 	"\x06server\x18\x14 \x01(\tR\x06server\x12!\n" +
-	"\fovertaken_by\x18\x15 \x01(\x05R\vovertakenBy\"|\n" +
+	"\fovertaken_by\x18\x15 \x01(\x05R\vovertakenBy\x12 \n" +
+	"\vtraceparent\x18\x16 \x01(\tR\vtraceparent\"|\n" +
 	"\fPushQuestion\x121\n" +
 	"\x03app\x18\x01 \x01(\v2\x1f.devpilot.deployer.store.v1.AppR\x03app\x129\n" +
 	"\x04push\x18\x02 \x01(\v2%.devpilot.deployer.store.v1.CandidateR\x04push\"\x99\x01\n" +
@@ -2942,7 +2961,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	" \x01(\fR\x06absent\x12;\n" +
 	"\vabsent_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"absentTime\x12\x12\n" +
-	"\x04refs\x18\x03 \x01(\fR\x04refs\"\xd4\x05\n" +
+	"\x04refs\x18\x03 \x01(\fR\x04refs\"\xf6\x05\n" +
 	"\x03Job\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12B\n" +
 	"\atrigger\x18\x02 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
@@ -2965,7 +2984,8 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\aretries\x18\x16 \x01(\x05R\aretries\x12\x1f\n" +
 	"\vforced_from\x18\x17 \x01(\tR\n" +
 	"forcedFrom\x12!\n" +
-	"\ffixed_commit\x18\x18 \x01(\tR\vfixedCommit\"\x8b\x01\n" +
+	"\ffixed_commit\x18\x18 \x01(\tR\vfixedCommit\x12 \n" +
+	"\vtraceparent\x18\x19 \x01(\tR\vtraceparent\"\x8b\x01\n" +
 	"\x05Asker\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x1a\n" +
 	"\bdelivery\x18\x02 \x01(\x05R\bdelivery\x12\x16\n" +
