@@ -56,7 +56,7 @@ test("a session that ends in the middle of a form leaves it as it is, and it is 
     await signOut();
     await signedOut().waitFor();
     await page.getByRole("button", { name: "Save", exact: true }).click();
-    await page.getByText("The app was not saved.").waitFor();
+    await page.getByText("The app was not saved. You are not signed in. Sign in again.").waitFor();
     await check(page, "signed-out-with-a-form");
     expect(await page.getByLabel("App id").inputValue()).toBe("kept-through-it");
     const link = signedOut().getByRole("link", { name: "Sign in" });

@@ -44,7 +44,7 @@ export type ApiError = Pick<
 
 /** Where nobody answered, the status is 0, and nothing more is known than the message says. */
 export function asApiError(error: unknown): ApiError {
-  if (error instanceof DevpilotError) return error;
+  if (error instanceof DevpilotError) return error.reason === "UNAUTHENTICATED" ? signedOut(error) : error;
   return {
     message: error instanceof Error ? error.message : String(error),
     reason: error instanceof NoAnswerError ? error.reason : "INTERNAL",
@@ -55,6 +55,17 @@ export function asApiError(error: unknown): ApiError {
     requestId: "",
   };
 }
+
+/** What the API says of API keys is for programs. */
+const signedOut = (error: DevpilotError): ApiError => ({
+  message: "You are not signed in.",
+  reason: error.reason,
+  status: error.status,
+  fields: error.fields,
+  field: (name) => error.field(name),
+  retryAfterSeconds: error.retryAfterSeconds,
+  requestId: error.requestId,
+});
 
 /** Every request of the console is sent here, and repeated here: the queries repeat nothing. */
 export const api = connect({

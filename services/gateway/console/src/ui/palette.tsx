@@ -42,7 +42,8 @@ export default function Palette({
   const onEnter = (e: KeyboardEvent<HTMLElement>) => {
     if (e.key !== "Enter" || e.nativeEvent.isComposing || query.trim() === "") return;
     // A place that the arrows or the typing led to is the one that is meant.
-    if (e.target instanceof HTMLInputElement && !e.target.getAttribute("aria-activedescendant")) setEntered(query);
+    const chosen = e.target instanceof Element ? e.target.getAttribute("aria-activedescendant") : null;
+    if (chosen === null || document.getElementById(chosen) === null) setEntered(query);
   };
   return (
     <Dialog title="Jump to" open onClose={onClose}>
@@ -58,6 +59,11 @@ export default function Palette({
             onAction={(key) => {
               const place = found.find((p) => p.id === key);
               if (place === undefined) return;
+              // A number names a deployment of every app that is here: those that are meant are still coming.
+              if (coming && place.id.startsWith("deployment ")) {
+                setEntered(query);
+                return;
+              }
               onClose();
               void navigate(place.to);
             }}
