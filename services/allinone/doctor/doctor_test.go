@@ -241,7 +241,7 @@ func TestRun_eachServiceIsWell(t *testing.T) {
 		}
 	}
 	for url, found := range map[string]string{
-		testkit.RealClusterRedis(t, testkit.RedisSetup{}, 0).URL():                                   "a cluster of 3 masters and 0 replicas",
+		testkit.RealClusterRedis(t, testkit.RedisSetup{}, 0).URL():                                              "a cluster of 3 masters and 0 replicas",
 		testkit.RealSentinelRedis(t, testkit.RedisSetup{Password: "s3cr3t", SentinelPassword: "s3cr3t2"}).URL(): "3 sentinels of DEVPILOT_REDIS_URL know as devpilot, with 2 replicas",
 	} {
 		if c := w.report(map[string]string{"DEVPILOT_REDIS_URL": url}, "--service=auth").check(t, "redis"); c.State != OK || !strings.Contains(c.Found, found) {

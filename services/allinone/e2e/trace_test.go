@@ -205,7 +205,9 @@ func whole(spans []receivedSpan) error {
 
 // draw shows a trace as a tree.
 func draw(spans []receivedSpan) string {
-	slices.SortFunc(spans, func(a, b receivedSpan) int { return int(int64(a.GetStartTimeUnixNano()) - int64(b.GetStartTimeUnixNano())) })
+	slices.SortFunc(spans, func(a, b receivedSpan) int {
+		return int(int64(a.GetStartTimeUnixNano()) - int64(b.GetStartTimeUnixNano()))
+	})
 	var b strings.Builder
 	var below func(parent, indent string)
 	below = func(parent, indent string) {
