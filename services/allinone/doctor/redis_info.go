@@ -84,9 +84,10 @@ func (x *exam) standing(ctx context.Context, target redisx.Target, servers []map
 		case state != "ok":
 			return what, "Its state is " + state + ": not all keys are served."
 		}
-		return what, ""
+	case redisx.ModeServer:
+		what = describe(servers[0])
 	}
-	return describe(servers[0]), ""
+	return what, ""
 }
 
 func (x *exam) sentinels(ctx context.Context, target redisx.Target, master map[string]string, replicas int) (what, trouble string) {
