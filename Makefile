@@ -141,7 +141,7 @@ generate: $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(BUF)) $(call stamp,$(PROT
 	go run ./services/cli/cmd/devpilot reference > services/cli/.REFERENCE && mv services/cli/.REFERENCE services/cli/REFERENCE.md
 	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
 	go run ./services/allinone/internal/reference/gen
-	cd deploy && GOWORK=off go run ./cmd/chart-settings
+	cd deploy && GOWORK=off go run ./cmd/chart-settings && GOWORK=off go run ./cmd/dashboards
 
 .PHONY: released
 released: $(call stamp,$(BUF)) ## At a release: keep the protos and the API as they are now, to compare later ones with
