@@ -170,7 +170,7 @@ type client struct {
 // observe counts a call. The error is logged by whoever handles it.
 func (c *client) observe(ctx context.Context, method string, err error, took time.Duration) {
 	code := status.Code(err)
-	c.metrics.observe(method, code, took)
+	c.metrics.observe(ctx, method, code, took)
 	c.logger.LogAttrs(ctx, slog.LevelDebug, "rpc called",
 		slog.String(logs.KeyRPCMethod, method), slog.String(logs.KeyRPCCode, code.String()), logs.Duration(took))
 }

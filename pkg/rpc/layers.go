@@ -36,7 +36,7 @@ func accessLog(logger *slog.Logger, m *serverMetrics) layer {
 		if c.stream && isHealth(c.method) {
 			return next(ctx) // watched for as long as a connection lives: no call that takes time
 		}
-		done := m.begin(c.method)
+		done := m.begin(ctx, c.method)
 		err := next(ctx)
 		code := status.Code(err)
 		done(code, time.Since(c.start))

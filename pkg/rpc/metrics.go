@@ -1,12 +1,15 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
+
+	"devpilot.io/bitbucket/pkg/tracing"
 )
 
 // buckets reach from a cached answer to the longest deadline.
@@ -38,12 +41,12 @@ func newServerMetrics(reg prometheus.Registerer, service string) (*serverMetrics
 }
 
 // begin counts a call in; the returned function counts it out.
-func (m *serverMetrics) begin(method string) func(codes.Code, time.Duration) {
+func (m *serverMetrics) begin(ctx context.Context, method string) func(codes.Code, time.Duration) {
 	g := m.inFlight.WithLabelValues(m.service, method)
 	g.Inc()
 	return func(c codes.Code, d time.Duration) {
 		g.Dec()
-		m.duration.WithLabelValues(m.service, method, c.String()).Observe(d.Seconds())
+		tracing.Observe(ctx, m.duration.WithLabelValues(m.service, method, c.String()), d)
 	}
 }
 
@@ -60,8 +63,8 @@ func newClientMetrics(reg prometheus.Registerer, service string) (*clientMetrics
 	return &clientMetrics{service: service, duration: d}, err
 }
 
-func (m *clientMetrics) observe(method string, c codes.Code, d time.Duration) {
-	m.duration.WithLabelValues(m.service, method, c.String()).Observe(d.Seconds())
+func (m *clientMetrics) observe(ctx context.Context, method string, c codes.Code, d time.Duration) {
+	tracing.Observe(ctx, m.duration.WithLabelValues(m.service, method, c.String()), d)
 }
 
 // register registers a collector, or returns the one that is registered under its name: the five

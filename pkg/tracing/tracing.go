@@ -4,7 +4,7 @@
 // Spans are made for what belongs to a trace that is recorded, and for nothing else: without one, [Start] is a look into
 // the context, which takes no memory, and [Traceparent] is empty, so that nothing is stored.
 //
-// Depends on the OpenTelemetry API.
+// Depends on the OpenTelemetry API and, for exemplars, on Prometheus' client.
 package tracing
 
 import (

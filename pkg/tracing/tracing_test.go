@@ -3,8 +3,12 @@ package tracing_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -31,6 +35,29 @@ func TestStart_goesOnWithWhatARecordKeeps(t *testing.T) {
 	}
 	if s := ended[1].Status(); s.Description != "failed" || len(ended[1].Events()) != 0 {
 		t.Errorf("an error's text may hold anything, and leaves the installation: %+v", s)
+	}
+}
+
+// A duration is noted with the trace that is recorded, and without one as it ever was.
+func TestObserve_namesTheTrace(t *testing.T) {
+	for parent, want := range map[string]string{kept: kept[3:35], "": "", strings.TrimSuffix(kept, "1") + "0": ""} {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x", Buckets: []float64{1, 10}})
+		tracing.Observe(tracing.Continue(t.Context(), parent), h, 2*time.Second)
+		var m dto.Metric
+		if err := h.Write(&m); err != nil {
+			t.Fatal(err)
+		}
+		got := m.GetHistogram()
+		if got.GetSampleSum() != 2 || got.GetSampleCount() != 1 {
+			t.Errorf("noted %v", got)
+		}
+		var exemplar string
+		for _, label := range got.GetBucket()[1].GetExemplar().GetLabel() {
+			exemplar += label.GetValue()
+		}
+		if exemplar != want {
+			t.Errorf("of %q the exemplar is %q", parent, exemplar)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -154,6 +155,19 @@ func TestTrace_ofAPushOverAllProcesses(t *testing.T) {
 		}
 	}
 
+	// From a bar of a histogram one comes to the trace.
+	id := hex.EncodeToString(first[0].GetTraceId())
+	for metric, ops := range map[string]string{
+		"devpilot_webhook_ingest_seconds": running.replicas["webhook"][0].ops, "devpilot_webhook_router_lag_seconds": running.replicas["webhook"][0].ops,
+		"devpilot_deployer_run_seconds": running.replicas["deployer"][1].ops, "devpilot_deployer_push_to_live_seconds": running.replicas["deployer"][1].ops,
+	} {
+		if !slices.ContainsFunc(slices.Collect(strings.Lines(openMetrics(t, ops))), func(line string) bool {
+			return strings.HasPrefix(line, metric+"_bucket") && strings.Contains(line, `trace_id="`+id+`"`)
+		}) {
+			t.Errorf("%s has no exemplar of the push's trace", metric)
+		}
+	}
+
 	push(clone, "slow", "yes\n")
 	testkit.Eventually(t, timeout, func() error { // its hook runs
 		if d := n.deployments("web")[0]; d["number"] != 2.0 || d["stage"] != "POST_SETUP" {
@@ -179,6 +193,21 @@ func TestTrace_ofAPushOverAllProcesses(t *testing.T) {
 			}
 		}
 	}
+}
+
+// openMetrics is what a process tells a scraper that asks for OpenMetrics.
+func openMetrics(t *testing.T, ops string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ops+"/metrics", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return readAll(t, resp)
 }
 
 // push commits a file and pushes it.

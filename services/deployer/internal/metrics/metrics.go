@@ -2,12 +2,14 @@
 package metrics
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"devpilot.io/bitbucket/pkg/tracing"
 	"devpilot.io/bitbucket/services/deployer/internal/metrics/verdict"
 )
 
@@ -83,13 +85,15 @@ func (m *Metrics) PushBy(by string) func(what string) {
 func (m *Metrics) Ended(state string) { m.ended.WithLabelValues(strings.ToLower(state)).Inc() }
 
 // Run counts the end of an attempt.
-func (m *Metrics) Run(result string, took time.Duration) {
+func (m *Metrics) Run(ctx context.Context, result string, took time.Duration) {
 	m.runs.WithLabelValues(result).Inc()
-	m.duration.WithLabelValues(result).Observe(took.Seconds())
+	tracing.Observe(ctx, m.duration.WithLabelValues(result), took)
 }
 
 // Live counts a push that went live.
-func (m *Metrics) Live(sincePush time.Duration) { m.live.Observe(sincePush.Seconds()) }
+func (m *Metrics) Live(ctx context.Context, sincePush time.Duration) {
+	tracing.Observe(ctx, m.live, sincePush)
+}
 
 // Git counts a run of git.
 func (m *Metrics) Git(operation string, took time.Duration, err error) {

@@ -26,6 +26,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/tracing"
 )
 
 // HeaderRequestID names the request id in requests and answers.
@@ -117,7 +118,7 @@ func accessLog(logger *slog.Logger, m *metrics, now func() time.Time, next http.
 				note.Route = "unknown"
 			}
 			took := now().Sub(start)
-			m.observe(r.Method, note.Route, sw.code(), took)
+			m.observe(r.Context(), r.Method, note.Route, sw.code(), took)
 			attrs := []slog.Attr{
 				slog.String(logs.KeyHTTPMethod, method(r.Method)), slog.String(logs.KeyHTTPRoute, note.Route),
 				slog.Int(logs.KeyHTTPStatus, sw.code()), logs.Duration(took), slog.String(logs.KeyAddr, note.Client),
@@ -247,7 +248,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) observe(meth, route string, status int, took time.Duration) {
+func (m *metrics) observe(ctx context.Context, meth, route string, status int, took time.Duration) {
 	m.requests.WithLabelValues(method(meth), route, strconv.Itoa(status)).Inc()
-	m.duration.WithLabelValues(method(meth), route).Observe(took.Seconds())
+	tracing.Observe(ctx, m.duration.WithLabelValues(method(meth), route), took)
 }

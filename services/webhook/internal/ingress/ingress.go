@@ -153,7 +153,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	took := time.Since(began)
 	span.SetAttributes(attribute.Int("http.response.status_code", a.status))
-	h.metrics.observe(a, took)
+	h.metrics.observe(ctx, a, took)
 	attrs := []slog.Attr{slog.Int(logs.KeyHTTPStatus, a.status), logs.Duration(took), slog.String(logs.KeyReason, a.reason)}
 	if req.webhook != nil {
 		attrs = append(attrs, slog.String(logs.KeyWebhook, req.webhook.GetId()), slog.String(logs.KeyWorkspace, req.webhook.GetWorkspace()))

@@ -1,10 +1,13 @@
 package ingress
 
 import (
+	"context"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"devpilot.io/bitbucket/pkg/tracing"
 )
 
 type metrics struct {
@@ -32,8 +35,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) observe(a *answer, took time.Duration) {
+func (m *metrics) observe(ctx context.Context, a *answer, took time.Duration) {
 	status := strconv.Itoa(a.status)
 	m.answers.WithLabelValues(status, a.reason).Inc()
-	m.latency.WithLabelValues(status).Observe(took.Seconds())
+	tracing.Observe(ctx, m.latency.WithLabelValues(status), took)
 }

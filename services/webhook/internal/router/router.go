@@ -262,7 +262,7 @@ func (r *Router) turn(ctx context.Context, _ string, portions []*portion) (err e
 			continue
 		}
 		r.routed.WithLabelValues("new").Inc()
-		r.lag.Observe(now.Sub(it.delivery.GetReceiveTime().AsTime()).Seconds())
+		tracing.Observe(tracing.Continue(ctx, it.delivery.GetTraceparent()), r.lag, now.Sub(it.delivery.GetReceiveTime().AsTime()))
 	}
 	return nil
 }

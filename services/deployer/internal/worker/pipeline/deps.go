@@ -111,8 +111,8 @@ type Alarm interface {
 
 // Observer hears how runs ended.
 type Observer interface {
-	Run(result string, took time.Duration)
-	Live(sincePush time.Duration)
+	Run(ctx context.Context, result string, took time.Duration)
+	Live(ctx context.Context, sincePush time.Duration)
 }
 
 // Config is what a Worker needs.

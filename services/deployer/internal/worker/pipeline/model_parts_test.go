@@ -379,6 +379,6 @@ func (modelLogs) Close(context.Context) {}
 
 type modelObserver struct{ m *model }
 
-func (o modelObserver) Run(string, time.Duration) { o.m.runs.Add(1) }
+func (o modelObserver) Run(context.Context, string, time.Duration) { o.m.runs.Add(1) }
 
-func (modelObserver) Live(time.Duration) {}
+func (modelObserver) Live(context.Context, time.Duration) {}

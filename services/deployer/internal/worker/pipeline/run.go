@@ -167,7 +167,7 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 		Now: w.cfg.Now(), Stages: a.progress.records(), Directory: a.directory, Retention: a.app.GetRetention(), Serve: a.serve, Shared: a.shares, Live: a.switched,
 	}
 	if errors.Is(err, release.ErrStale) || errors.Is(err, lane.ErrLost) {
-		w.cfg.Observe.Run("lost", w.cfg.Now().Sub(a.begin))
+		w.cfg.Observe.Run(ctx, "lost", w.cfg.Now().Sub(a.begin))
 		w.cfg.Logger.InfoContext(ctx, "deployment is another worker's by now")
 		a.closeLog(ctx)
 		return lane.ErrLost
@@ -261,9 +261,9 @@ func (a *attempt) completed(ctx context.Context, res lane.Result) error {
 	if err != nil {
 		return err
 	}
-	w.cfg.Observe.Run("completed", w.cfg.Now().Sub(a.begin))
+	w.cfg.Observe.Run(ctx, "completed", w.cfg.Now().Sub(a.begin))
 	if lane.Automatic(a.job.GetTrigger()) {
-		w.cfg.Observe.Live(w.cfg.Now().Sub(a.job.GetAskTime().AsTime()))
+		w.cfg.Observe.Live(ctx, w.cfg.Now().Sub(a.job.GetAskTime().AsTime()))
 	}
 	w.cfg.Logger.InfoContext(ctx, "deployment is live", logs.Duration(w.cfg.Now().Sub(a.begin)))
 	a.sweep(ctx, l)
@@ -293,7 +293,7 @@ func (a *attempt) end(ctx context.Context, result string, fn func(*storev1.Lane)
 	if err != nil {
 		return err
 	}
-	a.w.cfg.Observe.Run(result, a.w.cfg.Now().Sub(a.begin))
+	a.w.cfg.Observe.Run(ctx, result, a.w.cfg.Now().Sub(a.begin))
 	if a.claimed && ctx.Err() == nil {
 		a.sweep(ctx, l)
 	}
