@@ -140,6 +140,7 @@ generate: $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(BUF)) $(call stamp,$(PROT
 	services/gateway/client/devpilot/generate.sh
 	go run ./services/cli/cmd/devpilot reference > services/cli/.REFERENCE && mv services/cli/.REFERENCE services/cli/REFERENCE.md
 	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
+	go run ./services/allinone/cmd/devpilot nats-permissions > deploy/nats/permissions.conf
 	go run ./services/allinone/internal/reference/gen
 	cd deploy && GOWORK=off go run ./cmd/chart-settings && GOWORK=off go run ./cmd/dashboards
 

@@ -70,6 +70,11 @@ type Installation struct {
 
 type records = kv.Bucket[storev1.Installation, *storev1.Installation]
 
+// Access is what every process of an installation does in NATS to find out whether it is its own.
+func Access() stream.Access {
+	return stream.Access{Buckets: []string{Bucket}, Looks: []string{RestoreStream}}
+}
+
 // Open finds out whether the stores are those of this installation, and makes them so where they are
 // nobody's. It waits for NATS; a Redis that is away is asked later, by Run.
 func Open(ctx context.Context, cfg Config) (*Installation, error) {

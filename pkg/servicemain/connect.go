@@ -28,13 +28,13 @@ const connectLimit = 60 * time.Second
 
 // ConnectNATS connects, trying for a minute with growing pauses, and logs when the connection is
 // lost and found again. The URL stays out of errors and logs.
-func ConnectNATS(ctx context.Context, target seal.Secret, name string, settings stream.Settings, logger *slog.Logger, extra ...nats.Option) (*nats.Conn, *kv.Session, error) {
+func ConnectNATS(ctx context.Context, target seal.Secret, name string, settings stream.Settings, logger *slog.Logger, refused *Refusals, extra ...nats.Option) (*nats.Conn, *kv.Session, error) {
 	type connected struct {
 		nc *nats.Conn
 		js jetstream.JetStream
 	}
 	c, err := retry(ctx, logger, "NATS", func() (connected, error) {
-		nc, js, err := stream.Connect(target.Reveal(), name, slices.Concat(NATSLogging(logger), settings.Installation.ConnectOptions(name), extra)...)
+		nc, js, err := stream.Connect(target.Reveal(), name, slices.Concat(NATSLogging(logger, refused), settings.Installation.ConnectOptions(name, name), extra)...)
 		if err != nil {
 			return connected{}, NATSTrouble(withoutURL(err))
 		}
@@ -46,8 +46,8 @@ func ConnectNATS(ctx context.Context, target seal.Secret, name string, settings 
 	return c.nc, kv.NewSession(c.js, settings), nil
 }
 
-// NATSLogging logs what happens to a connection.
-func NATSLogging(logger *slog.Logger) []nats.Option {
+// NATSLogging logs what happens to a connection, and remembers what NATS does not let it do.
+func NATSLogging(logger *slog.Logger, refused *Refusals) []nats.Option {
 	return []nats.Option{
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil { // nil: we closed it
@@ -58,6 +58,10 @@ func NATSLogging(logger *slog.Logger) []nats.Option {
 			logger.Info("nats connected again", slog.String(logs.KeyAddr, nc.ConnectedAddr()))
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				refused.note(err, logger)
+				return
+			}
 			attrs := []any{logs.Err(err)}
 			if sub != nil {
 				attrs = append(attrs, slog.String(logs.KeyNATSSubject, sub.Subject))

@@ -48,6 +48,7 @@ type program struct {
 	web                    *transport.Certificate // of its HTTP; nil without one
 
 	natsStopping atomic.Bool
+	refused      Refusals
 
 	registry   *prometheus.Registry
 	readiness  ops.Readiness
@@ -176,7 +177,7 @@ func (m *program) startNATS(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Installation: m.installation, Replicas: m.base.Replicas, Bytes: m.base.StreamsMiB << 20, Replication: replication}, m.env.Logger, options...)
+	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Installation: m.installation, Replicas: m.base.Replicas, Bytes: m.base.StreamsMiB << 20, Replication: replication}, m.env.Logger, &m.refused, options...)
 	if err == nil {
 		m.health.NATS(m.natsReady)
 	}
@@ -191,7 +192,7 @@ func (m *program) natsReady(ctx context.Context) error {
 		}
 		return fmt.Errorf("not connected (%s)", strings.ToLower(m.env.NC.Status().String()))
 	}
-	return m.env.JS.Ready(ctx)
+	return errors.Join(m.refused.Ready(ctx), m.env.JS.Ready(ctx))
 }
 
 // watchNATS follows whether the streams take writes, and ends the process when the connection is given up

@@ -22,6 +22,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
 )
 
 // Version is the version of the build, set by the linker (-X). Every program answers --version with it.
@@ -62,6 +63,7 @@ type Spec[C any] struct {
 	// WithoutNATS is for a service that keeps nothing in NATS: it starts and runs without it, and its Env
 	// has no connection to it.
 	WithoutNATS bool
+	NATS        stream.Access // what it does there; see devpilot nats-permissions
 	Policy      rpc.Policy
 	Calls       []string // the services it calls: auth, repo, webhook, deployer
 	Build       func(ctx context.Context, env *Env, cfg C) (Service, error)

@@ -89,14 +89,14 @@ func (i Installation) Bare(subject string) string {
 	return strings.TrimPrefix(subject, string(i)+".")
 }
 
-// ConnectOptions have a connection called name wait for answers on subjects of the installation too, so that
-// NATS can be told to let it see no others.
-func (i Installation) ConnectOptions(name string) []nats.Option {
-	if i == "" {
-		return nil
-	}
-	return []nats.Option{nats.Name(i.Stream(name)), nats.CustomInboxPrefix(i.Subject("_INBOX"))}
+// ConnectOptions give a connection its name, and have it wait for answers below its service's inbox.
+func (i Installation) ConnectOptions(name, service string) []nats.Option {
+	return []nats.Option{nats.Name(i.Stream(name)), nats.CustomInboxPrefix(i.Inbox(service))}
 }
+
+// Inbox is what all subjects begin with on which processes of a service wait for answers, so that NATS can be
+// told to let them see no others.
+func (i Installation) Inbox(service string) string { return i.Subject("_INBOX." + service) }
 
 // message is a message as it is in NATS. The bare one is left as it is, to be published again.
 func (i Installation) message(bare *nats.Msg) *nats.Msg {

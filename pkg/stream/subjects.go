@@ -118,6 +118,9 @@ func EventsOfService(service, kind string) (string, error) {
 	return eventPrefix + "." + service + ".*." + kind, nil
 }
 
+// EventsBy matches all change events of one service, whose name is one of ours.
+func EventsBy(service string) string { return eventPrefix + "." + service + ".>" }
+
 // EventsOfWorkspace matches all change events of one workspace.
 func EventsOfWorkspace(workspace string) (string, error) {
 	if err := CheckToken(workspace); err != nil {

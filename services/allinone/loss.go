@@ -56,7 +56,7 @@ func AcceptLoss(ctx context.Context, w io.Writer, settings LossSettings) (err er
 		defer func() { err = errors.Join(err, server.Close()) }()
 		target, options = server.ClientURL(), append(options, server.ConnectOption())
 	}
-	nc, js, err := stream.Connect(target, "devpilot-accept-loss", append(options, name.ConnectOptions("devpilot-accept-loss")...)...)
+	nc, js, err := stream.Connect(target, "devpilot-accept-loss", append(options, name.ConnectOptions("devpilot-accept-loss", Operator)...)...)
 	if err != nil {
 		return servicemain.NATSTrouble(err)
 	}

@@ -45,7 +45,7 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 			sizes.Bytes = p.fitting(ctx)
 		}
 	}
-	nc, js, err := stream.Connect(url, "devpilot", append(connect, p.installation.ConnectOptions("devpilot")...)...)
+	nc, js, err := stream.Connect(url, "devpilot", append(connect, p.installation.ConnectOptions("devpilot", "devpilot")...)...)
 	if err != nil {
 		return servicemain.NATSTrouble(err)
 	}

@@ -30,7 +30,7 @@ type Flags struct {
 func Spec() servicemain.Spec[Flags] {
 	return servicemain.Spec[Flags]{
 		Name: "deployer", Description: "Owns apps, turns pushes into deployments and makes releases live.",
-		GRPCListen: "127.0.0.1:7004", OpsListen: "127.0.0.1:7104", Policy: Policy, Calls: []string{"auth", "repo", "webhook"}, Build: build,
+		GRPCListen: "127.0.0.1:7004", OpsListen: "127.0.0.1:7104", NATS: AccessOf(roleAPI).And(AccessOf(roleWorker)), Policy: Policy, Calls: []string{"auth", "repo", "webhook"}, Build: build,
 	}
 }
 

@@ -28,7 +28,7 @@ type Flags struct {
 func Spec() servicemain.Spec[Flags] {
 	return servicemain.Spec[Flags]{
 		Name: "gateway", Description: "Serves Devpilot's public API, sign-in and pages.",
-		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:7105", Policy: Policy,
+		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:7105", NATS: access(), Policy: Policy,
 		Calls: []string{"auth", "repo", "webhook", "deployer"}, Build: build,
 	}
 }

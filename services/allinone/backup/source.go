@@ -61,7 +61,7 @@ func (f Stores) open(ctx context.Context, program string, readOnly bool) (*sourc
 			return nil, err
 		}
 	}
-	nc, js, err := stream.Connect(target, program, append(options, name.ConnectOptions(program)...)...)
+	nc, js, err := stream.Connect(target, program, append(options, name.ConnectOptions(program, allinone.Operator)...)...)
 	if err != nil {
 		if out.server != nil {
 			err = errors.Join(err, out.server.Close())

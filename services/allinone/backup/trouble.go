@@ -34,9 +34,9 @@ func natsTrouble(err error) error {
 	case errors.Is(err, stream.ErrNoRoom): // it says itself what to do
 		return err
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return fmt.Errorf("NATS does not let this user do that: give it the permissions of deploy/OPERATIONS.md for the time of it: %w", err)
+		return fmt.Errorf("NATS does not let this user do that: run it as the user operator of devpilot nats-permissions (deploy/OPERATIONS.md): %w", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("NATS gave no answer: look whether its servers are well and let this user ask it (permissions in deploy/OPERATIONS.md), and try again: %w", err)
+		return fmt.Errorf("NATS gave no answer: look whether its servers are well, and whether this is a user with the permissions of operator (deploy/OPERATIONS.md), and try again: %w", err)
 	case stream.TooLarge(err):
 		return fmt.Errorf("NATS has no room for what the backup holds: give it a larger store (all-in-one: a larger volume for the data directory), and begin anew with --again: %w", err)
 	}

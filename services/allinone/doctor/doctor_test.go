@@ -177,8 +177,9 @@ func TestRun_eachCheckFailsForItsReason(t *testing.T) {
 		{"no JetStream", "auth", "nats", map[string]string{"DEVPILOT_NATS_URL": realNATS(t, func(o *server.Options) { o.JetStream = false })}, Failed, "but not its JetStream", "Switch JetStream on"},
 		{"replicas on one server", "auth", "nats-replicas", map[string]string{"DEVPILOT_NATS_REPLICAS": "3"}, Failed, "single server", "leave DEVPILOT_NATS_REPLICAS out"},
 		{"store too small", "auth", "nats-storage", map[string]string{"DEVPILOT_NATS_URL": realNATS(t, func(o *server.Options) { o.JetStreamMaxStore = 2 << 30 })}, Failed, "4352 MiB are needed", "to 1792 or less"},
-		{"may not make streams", "auth", "nats-permissions", map[string]string{"DEVPILOT_NATS_URL": realNATS(t, deny("$JS.API.STREAM.CREATE.>"))}, Failed, "make a stream", "$JS.API.>"},
-		{"may not publish", "auth", "nats-permissions", map[string]string{"DEVPILOT_NATS_URL": realNATS(t, deny("devpilot.>"))}, Failed, "publish to devpilot.doctor", "$JS.API.>"},
+		{"may not make streams", "auth", "nats-permissions", map[string]string{"DEVPILOT_NATS_URL": realNATS(t, deny("$JS.API.STREAM.CREATE.>"))}, Failed, "may not publish to $JS.API.STREAM.CREATE.DEVPILOT_", "devpilot nats-permissions"},
+		{"may not publish", "auth", "nats-permissions", map[string]string{"DEVPILOT_NATS_URL": realNATS(t, deny("devpilot.>"))}, Failed, "may not publish to devpilot.dead.v1.>, publish to devpilot.event.v1.auth.>", "devpilot nats-permissions"},
+		{"another service's user", "auth", "nats-permissions", map[string]string{"DEVPILOT_NATS_URL": realNATS(t, allow("webhook"))}, Failed, "may not publish to $JS.ACK.KV_DEVPILOT_AUTH_INTEGRATIONS", "devpilot nats-permissions"},
 		{"Redis gone", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": "redis://127.0.0.1:1"}, Failed, "does not answer", "Start Redis"},
 		{"Redis refuses", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": withPassword(t, w.env["DEVPILOT_REDIS_URL"])}, Failed, "refuses the user or the password", "put DEVPILOT_REDIS_URL right"},
 		{"Redis of others", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": foreignRedis(t)}, Failed, "in use by another installation", "of its own"},
@@ -247,6 +248,13 @@ func TestRun_eachServiceIsWell(t *testing.T) {
 		if c := w.report(map[string]string{"DEVPILOT_REDIS_URL": url}, "--service=auth").check(t, "redis"); c.State != OK || !strings.Contains(c.Found, found) {
 			t.Errorf("%+v", c)
 		}
+	}
+	limited := w.report(map[string]string{"DEVPILOT_NATS_URL": realNATS(t, allow("auth"))}, "--service=auth")
+	if c := limited.check(t, "nats-permissions"); c.State != OK || !strings.Contains(c.Found, "may do all that auth does") {
+		t.Errorf("%+v", c)
+	}
+	if c := limited.check(t, "nats-storage"); c.State != Skipped || !strings.Contains(c.Found, "user operator") {
+		t.Errorf("%+v", c)
 	}
 	_, out, _ := w.run(nil, "--service=auth", "-o", "json")
 	var shape map[string]any
@@ -479,6 +487,20 @@ func realNATS(t *testing.T, change func(o *server.Options)) string {
 func deny(subject string) func(o *server.Options) {
 	return func(o *server.Options) {
 		o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{subject}}}}}
+		o.NoAuthUser = "u"
+	}
+}
+
+// allow gives everybody the permissions of one service.
+func allow(service string) func(*server.Options) {
+	return func(o *server.Options) {
+		for _, user := range allinone.NATSUsers("") {
+			if user.Name == service {
+				o.Users = []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+					Publish: &server.SubjectPermission{Allow: user.Publish}, Subscribe: &server.SubjectPermission{Allow: append(user.Subscribe, "_INBOX.>")},
+				}}}
+			}
+		}
 		o.NoAuthUser = "u"
 	}
 }

@@ -32,8 +32,9 @@ const (
 
 // connection is one to a NATS that is not ours.
 type connection struct {
-	nc *nats.Conn
-	js *kv.Session
+	nc      *nats.Conn
+	js      *kv.Session
+	granted *granted // nil where the user may do all, or NATS does not say
 }
 
 // connect connects until ctx is done.
@@ -46,12 +47,13 @@ func (x *exam) connect(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	nc, js, err := stream.Connect(x.flags.NATSURL.Reveal(), "devpilot-doctor", append(options, name.ConnectOptions("devpilot-doctor")...)...)
+	nc, js, err := stream.Connect(x.flags.NATSURL.Reveal(), "devpilot-doctor", append(options, name.ConnectOptions("devpilot-doctor", x.flags.Service)...)...)
 	if err != nil {
 		return nil, servicemain.NATSTrouble(err)
 	}
 	context.AfterFunc(ctx, nc.Close)
-	return &connection{nc, kv.NewSession(js, stream.Settings{Installation: name, Replicas: x.flags.Replicas, Bytes: x.flags.StreamsMiB << 20})}, nil
+	session := kv.NewSession(js, stream.Settings{Installation: name, Replicas: x.flags.Replicas, Bytes: x.flags.StreamsMiB << 20})
+	return &connection{nc, session, grantedTo(ctx, nc)}, nil
 }
 
 // withNATS makes a check that needs a NATS that is not ours, and new enough.
@@ -174,6 +176,9 @@ func (x *exam) syncAlways(ctx context.Context, nc *nats.Conn) (always, known boo
 // storage checks that the store can hold what the streams ask, on disk.
 func (x *exam) storage(ctx context.Context) Check {
 	return x.withNATS(ctx, x.embeddedStorage, func(ctx context.Context, c *connection) Check {
+		if !c.measures() {
+			return skipped(notMeasured)
+		}
 		for _, s := range stream.Shares() {
 			st, err := c.js.Stream(ctx, stream.InstallationOf(c.js).Stream(s.Stream))
 			if err == nil && st.CachedInfo().Config.Storage != jetstream.FileStorage {
@@ -208,6 +213,9 @@ func (x *exam) replicas(ctx context.Context) Check {
 		if !clustered {
 			return ok("One server, one copy of everything.")
 		}
+		if !c.measures() {
+			return skipped(notMeasured)
+		}
 		auto := wish == 0
 		if auto {
 			wish = 3
@@ -233,37 +241,35 @@ func (x *exam) replicas(ctx context.Context) Check {
 	})
 }
 
-// permissions checks, on a stream that is deleted again, what the services do with theirs.
-func (x *exam) permissions(ctx context.Context) Check {
-	return x.withNATS(ctx, func(context.Context) Check { return ok("Embedded: the program may do everything.") }, func(ctx context.Context, c *connection) Check {
-		err := trial(ctx, c.js, 1, func(ctx context.Context, s jetstream.Stream, subject string) error {
-			if _, err := c.js.Publish(ctx, subject, []byte("doctor")); err != nil {
-				return fmt.Errorf("publish to %s: %w", subject, err)
-			}
-			if _, err := s.GetLastMsgForSubject(ctx, subject); err != nil {
-				return fmt.Errorf("read a message: %w", err)
-			}
-			consumer, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy, MemoryStorage: true})
-			if err != nil {
-				return fmt.Errorf("make a consumer: %w", err)
-			}
-			m, err := consumer.Next(jetstream.FetchMaxWait(monitorTimeout))
-			if err != nil {
-				return fmt.Errorf("take a message from a consumer: %w", err)
-			}
-			if err := m.DoubleAck(ctx); err != nil {
-				return fmt.Errorf("acknowledge a message: %w", err)
-			}
-			return nil
-		})
-		if err != nil {
-			if said := c.nc.LastError(); said != nil { // NATS answers nothing to what it does not allow, and says so beside
-				err = fmt.Errorf("%w (NATS says: %w)", err, said)
-			}
-			return failed(fmt.Sprintf("JetStream does not let us work: %v.", err), "Give the user of DEVPILOT_NATS_URL the subjects of the installation, $JS.API.>, $JS.ACK.> and its inbox (services/DESIGN.md, An installation).")
+// tryPermissions does, on a stream that is deleted again, what the services do with theirs.
+func tryPermissions(ctx context.Context, c *connection) Check {
+	err := trial(ctx, c.js, 1, func(ctx context.Context, s jetstream.Stream, subject string) error {
+		if _, err := c.js.Publish(ctx, subject, []byte("doctor")); err != nil {
+			return fmt.Errorf("publish to %s: %w", subject, err)
 		}
-		return ok("A stream was made, written, read and deleted again.")
+		if _, err := s.GetLastMsgForSubject(ctx, subject); err != nil {
+			return fmt.Errorf("read a message: %w", err)
+		}
+		consumer, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy, MemoryStorage: true})
+		if err != nil {
+			return fmt.Errorf("make a consumer: %w", err)
+		}
+		m, err := consumer.Next(jetstream.FetchMaxWait(monitorTimeout))
+		if err != nil {
+			return fmt.Errorf("take a message from a consumer: %w", err)
+		}
+		if err := m.DoubleAck(ctx); err != nil {
+			return fmt.Errorf("acknowledge a message: %w", err)
+		}
+		return nil
 	})
+	if err != nil {
+		if said := c.nc.LastError(); said != nil { // NATS answers nothing to what it does not allow, and says so beside
+			err = fmt.Errorf("%w (NATS says: %w)", err, said)
+		}
+		return failed(fmt.Sprintf("JetStream does not let us work: %v.", err), permissionsRemedy)
+	}
+	return ok("A stream was made, written, read and deleted again.")
 }
 
 // trial makes a stream in NATS's memory, works with it, and deletes it.

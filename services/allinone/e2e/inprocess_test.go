@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -107,7 +109,8 @@ func awaitReady(t testing.TB, ops string) {
 		}
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %d", ops, resp.StatusCode)
+			said, err := io.ReadAll(resp.Body)
+			return errors.Join(fmt.Errorf("%s answers %d: %s", ops, resp.StatusCode, said), err)
 		}
 		return nil
 	})

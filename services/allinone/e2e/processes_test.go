@@ -90,6 +90,7 @@ type processes struct {
 	redis    *testkit.RealRedisServer
 	log      recorder
 	replicas map[string][]*replica
+	guarded  *guarded // the NATS that is used instead; nil for nats
 }
 
 // pair is how many processes there are of each service.
@@ -106,6 +107,8 @@ type topology struct {
 	deployers int                                  // when it is another number
 	env       []string                             // settings of all
 	of        func(service string, i int) []string // settings of one; nil for none
+	guarded   *guarded                             // another NATS than the stack's, which settings name; nil for that
+	unready   bool                                 // that they are ready is not waited for
 }
 
 func (top topology) replicas(service string) int {
@@ -135,6 +138,7 @@ func startTopology(t *testing.T, top topology) *processes {
 	s.live.only = "live"
 	s.startEmulator(t, filepath.Join(root, "emulator"))
 	s.nats, s.redis = testkit.RealNATS(t), testkit.RealRedis(t)
+	s.guarded = top.guarded
 	env := append(s.environment(t), top.env...)
 	addresses := map[string][]string{}
 	for _, name := range []string{"auth", "repo", "webhook", "deployer"} {
@@ -151,6 +155,9 @@ func startTopology(t *testing.T, top topology) *processes {
 		for i := range top.replicas(name) {
 			s.startReplica(t, name, i, slices.Concat(env, top.settings(name, i)), addresses[name])
 		}
+	}
+	if top.unready {
+		return s
 	}
 	for _, list := range s.replicas {
 		for _, r := range list {
@@ -282,7 +289,13 @@ func (s *processes) startRedis()        { s.redis.Restart() }
 func (s *processes) stopNATS()          { s.nats.Kill() }
 func (s *processes) startNATS()         { s.nats.Restart() }
 
-func (s *processes) places() []string { return []string{s.dir, s.caches, s.nats.StoreDir()} }
+func (s *processes) places() []string {
+	store := s.nats.StoreDir()
+	if s.guarded != nil {
+		store = s.guarded.store
+	}
+	return []string{s.dir, s.caches, store}
+}
 
 func (s *processes) pids() []int {
 	var list []int
@@ -296,6 +309,9 @@ func (s *processes) pids() []int {
 
 func (s *processes) js(t testing.TB) jetstream.JetStream {
 	t.Helper()
+	if s.guarded != nil {
+		return s.guarded.js(t)
+	}
 	_, js := s.nats.Connect()
 	return js
 }

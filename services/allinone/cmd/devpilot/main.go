@@ -44,6 +44,9 @@ type grammar struct {
 	Restore struct {
 		backup.RestoreSettings `embed:""`
 	} `cmd:"" help:"Make what a backup holds in a NATS, or a data directory, that has nothing of the installation. Devpilot must not run; start it afterwards."`
+	NATSPermissions struct {
+		allinone.PermissionSettings `embed:""`
+	} `cmd:"" name:"nats-permissions" help:"Print what each service may do in NATS, for nats-server's configuration."`
 	Doctor  struct{} `cmd:"" help:"Check an installation from its settings, and say what to mend (devpilot doctor --help)."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -92,6 +95,8 @@ func run(ctx context.Context, process servicemain.Process) int {
 		err = allinone.MakeCertificates(process.Stdout, c.Certificates.CertificateSettings, time.Now())
 	case "sign-in":
 		err = allinone.PrintSignInURL(ctx, process.Stdout, c.SignIn.URL, c.SignIn.DataDir)
+	case "nats-permissions":
+		err = allinone.PrintPermissions(process.Stdout, c.NATSPermissions.PermissionSettings)
 	case "accept-loss":
 		err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.LossSettings)
 	case "backup":

@@ -33,6 +33,9 @@ const (
 	maxExamined = 500
 )
 
+// Buckets are all buckets of Store.
+func Buckets() []string { return []string{recordsBucket, countersBucket} }
+
 // Store keeps the records. Open it before use; then it is safe for concurrent use.
 type Store struct {
 	js        jetstream.JetStream

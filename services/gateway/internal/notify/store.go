@@ -27,6 +27,9 @@ const (
 	queuesBucket  = "gateway_notification_queues"
 )
 
+// Buckets are all buckets of the package.
+func Buckets() []string { return []string{targetsBucket, streaksBucket, queuesBucket} }
+
 // readyEvery is how often it is looked whether the targets are read, at the start.
 const readyEvery = 20 * time.Millisecond
 

@@ -32,6 +32,9 @@ const (
 	codeBytes = 32 // bytes of a sign-in code
 )
 
+// Buckets are all buckets of Store.
+func Buckets() []string { return []string{shortLivedBucket} }
+
 // ShortLived keeps what disappears by itself: codes, ends of sessions, request ids. Open it before
 // use; then it is safe for concurrent use.
 type ShortLived struct {

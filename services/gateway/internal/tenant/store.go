@@ -26,6 +26,13 @@ const (
 	deletionsBucket   = "gateway_deletions"
 )
 
+// Buckets are all buckets of Store.
+func Buckets() []string {
+	return []string{
+		WorkspacesBucket, membersBucket, TeamsBucket, accountsBucket, apiKeysBucket, apiKeyListsBucket, proofsBucket, deletionsBucket, "gateway-inventory",
+	}
+}
+
 // Options are what an operator decides about the buckets.
 type Options struct {
 	Logger  *slog.Logger

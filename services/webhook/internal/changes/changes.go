@@ -100,8 +100,8 @@ func describePage(_ string, value []byte) (workspace, kind, id string, ok bool) 
 	return d.GetWorkspace(), KindDelivery, d.GetWebhook() + "/" + strconv.Itoa(int(d.GetNumber())), true
 }
 
-// followers is the durable consumer that all replicas share.
-const followers = "webhook-integrations"
+// Durable is the consumer that all replicas share.
+const Durable = "webhook-integrations"
 
 // Follow calls changed with each workspace whose integration changed, until ctx is done. The event
 // only means "look again". A workspace for which changed fails comes again, for as long as it takes.
@@ -111,7 +111,7 @@ func Follow(ctx context.Context, cfg Config, changed func(ctx context.Context, w
 		return fmt.Errorf("changes: %w", err)
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: cfg.JS, Stream: stream.EventsStream, Durable: followers, Filters: []string{filter},
+		JS: cfg.JS, Stream: stream.EventsStream, Durable: Durable, Filters: []string{filter},
 		Slots: 2, MaxAttempts: -1, Logger: cfg.Logger, Metrics: cfg.Metrics,
 		Handle: func(ctx context.Context, m stream.Msg) error {
 			_, workspace, _, err := stream.ParseEventSubject(m.Subject)

@@ -28,6 +28,13 @@ const (
 	RefusedBucket    = "webhook-refused"
 )
 
+// Buckets are all buckets of Store.
+func Buckets() []string {
+	return []string{
+		WebhooksBucket, indexBucket, workspacesBucket, ledgersBucket, PagesBucket, DeliveriesBucket, positionsBucket, RefusedBucket, "webhook-inventory",
+	}
+}
+
 // How many deliveries a page holds, and how many pages are kept: enough for KeptDeliveries while the
 // newest page is not full. Changing either makes deliveries stored before unfindable.
 const (

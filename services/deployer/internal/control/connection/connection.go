@@ -182,6 +182,9 @@ func (c *Connections) read(in *authv1.Integration) *storev1.Connection {
 	return rec
 }
 
+// Durable is the consumer that all replicas share.
+const Durable = "deployer-integrations"
+
 // Run follows auth's change events until ctx is done.
 func (c *Connections) Run(ctx context.Context, js jetstream.JetStream, metrics *stream.Metrics) error {
 	filter, err := stream.EventsOfService("auth", "integration")
@@ -189,7 +192,7 @@ func (c *Connections) Run(ctx context.Context, js jetstream.JetStream, metrics *
 		return fmt.Errorf("connection: %w", err)
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: js, Stream: stream.EventsStream, Durable: "deployer-integrations", Filters: []string{filter}, Slots: 2,
+		JS: js, Stream: stream.EventsStream, Durable: Durable, Filters: []string{filter}, Slots: 2,
 		Handle: func(ctx context.Context, m stream.Msg) error {
 			_, workspace, _, err := stream.ParseEventSubject(m.Subject)
 			if err != nil {

@@ -179,7 +179,7 @@ func (w *world) run(s *Sender) (stop func()) {
 	})
 	w.t.Cleanup(stop)
 	testkit.Eventually(w.t, 10*time.Second, func() error {
-		_, err := w.js.Consumer(w.t.Context(), stream.EventsStream, durable)
+		_, err := w.js.Consumer(w.t.Context(), stream.EventsStream, Durable)
 		return err
 	})
 	return stop
@@ -292,7 +292,7 @@ func (w *world) waiting(deployments int) {
 func (w *world) consumer(ok func(*jetstream.ConsumerInfo) bool) {
 	w.t.Helper()
 	testkit.Eventually(w.t, 15*time.Second, func() error {
-		c, err := w.js.Consumer(w.t.Context(), stream.EventsStream, durable)
+		c, err := w.js.Consumer(w.t.Context(), stream.EventsStream, Durable)
 		if err != nil {
 			return err
 		}

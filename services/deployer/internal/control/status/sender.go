@@ -74,7 +74,8 @@ const (
 	// Bucket remembers for a day what was sent, over processes.
 	Bucket = "deployer-statuses"
 
-	durable = "deployer-statuses"
+	// Durable is the consumer that all replicas share.
+	Durable = "deployer-statuses"
 	slots   = 4                // statuses that are sent at a time
 	timeout = 15 * time.Minute // for how long the end of a deployment is tried
 	// shortTimeout is for how long any status is tried while the budget of calls is short.
@@ -176,7 +177,7 @@ func (s *Sender) Run(ctx context.Context, js jetstream.JetStream) error {
 		return fmt.Errorf("status: %w", err)
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: js, Stream: stream.EventsStream, Durable: durable, Filters: []string{filter}, DeliverNew: true, Position: s.cfg.Position,
+		JS: js, Stream: stream.EventsStream, Durable: Durable, Filters: []string{filter}, DeliverNew: true, Position: s.cfg.Position,
 		Slots: slots, MaxAttempts: -1, AckWait: s.cfg.Retry, Handle: s.handle, Logger: s.cfg.Logger, Metrics: s.cfg.Metrics,
 	})
 }

@@ -314,7 +314,7 @@ func TestSender_withoutAPublicURLNothingIsSentAndThatIsSaid(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := w.js.Consumer(t.Context(), stream.EventsStream, durable); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+	if _, err := w.js.Consumer(t.Context(), stream.EventsStream, Durable); !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		t.Errorf("a consumer nobody serves: %v", err)
 	}
 	if _, err := New(Config{}); err == nil {

@@ -145,10 +145,13 @@ func foundID(f *webhookv1.FoundPush) string {
 	return f.GetRepository() + "/" + f.GetKey()
 }
 
+// Durable is the consumer that all replicas share.
+const Durable = "webhook"
+
 // Run forwards outcomes until ctx is done.
 func (o *Outbox) Run(ctx context.Context) error {
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: o.JS, Stream: streams.OutcomesStream, Durable: "webhook", HandleBatch: o.forward, Batch: batch,
+		JS: o.JS, Stream: streams.OutcomesStream, Durable: Durable, HandleBatch: o.forward, Batch: batch,
 		MaxAttempts: -1, Position: o.Position, Logger: o.Logger, Metrics: o.Metrics,
 	})
 }

@@ -49,6 +49,14 @@ const (
 	RepositoriesBucket = "deployer-repositories"
 )
 
+// Buckets are all buckets of Store.
+func Buckets() []string {
+	return []string{
+		AppsBucket, DeploymentsBucket, LanesBucket, RepositoriesBucket, "deployer-codeconfigs", "deployer-connections", "deployer-due",
+		"deployer-inventory", "deployer-positions", "deployer-reconcile", "deployer-requests", "deployer-seen", "deployer-servers", "deployer-workers",
+	}
+}
+
 // RequestLife is how long a request id is remembered.
 const RequestLife = 24 * time.Hour
 

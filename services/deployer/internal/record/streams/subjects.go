@@ -11,7 +11,10 @@ const (
 	workPrefix   = "devpilot.work.v1"
 	decidePrefix = "devpilot.decide.v1"
 	checkPrefix  = "devpilot.check.v1"
-	logPrefix    = "devpilot.log.v1"
+
+	// AllChecks matches the questions to the workers of every server.
+	AllChecks = checkPrefix + ".>"
+	logPrefix = "devpilot.log.v1"
 )
 
 // OutcomeSubject is where what came of pushes is stored until webhook has recorded it.

@@ -1,0 +1,113 @@
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/allinone"
+)
+
+const (
+	permissionsRemedy = "Give the user of this process in NATS the permissions that `devpilot nats-permissions` prints for it, or $JS.API.>, $JS.ACK.>, its inbox and the subjects of the installation (deploy/README.md, Users of NATS)."
+	// shownSubjects is how many of the missing subjects are named.
+	shownSubjects = 3
+)
+
+// subjects are what a user of NATS may and may not do on one side; with no list it may do all.
+type subjects struct {
+	Allow []string `json:"allow"`
+	Deny  []string `json:"deny"`
+}
+
+// permits tells whether a user may use every subject of a pattern.
+func (s *subjects) permits(pattern string) bool {
+	if s == nil {
+		return true
+	}
+	denied := slices.ContainsFunc(s.Deny, func(deny string) bool {
+		return stream.Allows([]string{deny}, pattern) || stream.Allows([]string{pattern}, deny)
+	})
+	return !denied && (len(s.Allow) == 0 || stream.Allows(s.Allow, pattern))
+}
+
+// granted are the permissions of a connection's user.
+type granted struct {
+	Publish   *subjects `json:"publish"`
+	Subscribe *subjects `json:"subscribe"`
+}
+
+// grantedTo asks NATS for them; nil where the user may do all, or NATS does not say.
+func grantedTo(ctx context.Context, nc *nats.Conn) *granted {
+	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+	defer cancel()
+	answer, err := nc.RequestWithContext(ctx, "$SYS.REQ.USER.INFO", nil)
+	if err != nil {
+		return nil
+	}
+	var info struct {
+		Data struct {
+			Permissions *granted `json:"permissions"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(answer.Data, &info) != nil {
+		return nil
+	}
+	return info.Data.Permissions
+}
+
+// measures tells whether the user may make streams of any name, with which room is measured.
+func (c *connection) measures() bool {
+	return c.granted == nil || c.granted.Publish.permits("$JS.API.STREAM.CREATE.*")
+}
+
+const notMeasured = "The user of this process may not make streams to try it with. As the user operator (devpilot nats-permissions) devpilot doctor does."
+
+// permissions checks that the user may do what the program does: by what NATS says of it or, where it says nothing or there is no
+// bound, on a stream that is deleted again.
+func (x *exam) permissions(ctx context.Context) Check {
+	return x.withNATS(ctx, func(context.Context) Check { return ok("Embedded: the program may do everything.") }, func(ctx context.Context, c *connection) Check {
+		if c.granted == nil {
+			return tryPermissions(ctx, c)
+		}
+		need := x.needed(stream.InstallationOf(c.js))
+		var missing []string
+		for _, subject := range need.Publish {
+			if !c.granted.Publish.permits(subject) {
+				missing = append(missing, "publish to "+subject)
+			}
+		}
+		for _, subject := range need.Subscribe {
+			if !c.granted.Subscribe.permits(subject) {
+				missing = append(missing, "subscribe to "+subject)
+			}
+		}
+		if len(missing) == 0 {
+			return ok("The user may do all that %s does.", x.flags.Service)
+		}
+		found := "The user may not " + strings.Join(missing[:min(len(missing), shownSubjects)], ", ")
+		if more := len(missing) - shownSubjects; more > 0 {
+			found += fmt.Sprintf(" and %d more", more)
+		}
+		return failed(found+".", permissionsRemedy)
+	})
+}
+
+// needed is what the program's user needs.
+func (x *exam) needed(name stream.Installation) stream.Permissions {
+	user := x.flags.Service
+	if user == "deployer" && len(x.flags.Roles) == 1 {
+		user += "-" + x.flags.Roles[0]
+	}
+	for _, u := range allinone.NATSUsers(name) {
+		if u.Name == user {
+			return u.Permissions
+		}
+	}
+	return stream.Permissions{}
+}

@@ -1,0 +1,287 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/allinone"
+)
+
+// guarded is a nats-server that knows a user for each process, with the permissions that we ship.
+type guarded struct {
+	url   string
+	store string            // its directory
+	seeds map[string]string // files, by user
+}
+
+// guard starts one, configured as deploy/nats/nats.conf is. lacking are users that are left without a subject.
+func guard(t *testing.T, installation string, lacking map[string]string) guarded {
+	t.Helper()
+	dir := t.TempDir()
+	g := guarded{store: filepath.Join(testkit.FastDir(t), "store"), seeds: map[string]string{}}
+	var printed strings.Builder
+	settings := allinone.PermissionSettings{InstallationFlags: servicemain.InstallationFlags{Installation: installation}}
+	for _, user := range allinone.NATSUsers("") {
+		settings.Users = append(settings.Users, user.Name)
+	}
+	if err := allinone.PrintPermissions(&printed, settings); err != nil {
+		t.Fatal(err)
+	}
+	text := printed.String()
+	var users strings.Builder
+	for _, user := range allinone.NATSUsers(stream.Installation(installation)) {
+		pair, err := nkeys.CreateUser()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed, err := pair.Seed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := pair.PublicKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.seeds[user.Name] = filepath.Join(dir, user.Name+".nk")
+		write(t, g.seeds[user.Name], string(seed))
+		variable := allinone.PermissionVariable(stream.Installation(installation), user.Name)
+		fmt.Fprintf(&users, "    { nkey: %s, permissions: $%s }\n", public, variable)
+		if subject := lacking[user.Name]; subject != "" {
+			before, own, _ := strings.Cut(text, "\n"+variable+": {")
+			text = before + "\n" + variable + ": {" + strings.Replace(own, fmt.Sprintf("    %q\n", subject), "", 1)
+		}
+	}
+	write(t, filepath.Join(dir, "permissions.conf"), text)
+	conf := filepath.Join(dir, "nats.conf")
+	write(t, conf, fmt.Sprintf("listen: \"127.0.0.1:%d\"\nmax_payload: 8MB\njetstream { store_dir: %q, sync_interval: always, max_file_store: 8GB }\nauthorization {\n  include \"permissions.conf\"\n  users: [\n%s  ]\n}\n",
+		testkit.FreePort(t), g.store, users.String()))
+	opts, err := server.ProcessConfigFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.NoSigs, opts.NoLog = true, true
+	s, err := server.NewServer(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(timeout) {
+		t.Fatal("the server does not start")
+	}
+	g.url = s.ClientURL()
+	return g
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// as is the environment of a process that is a user.
+func (g guarded) as(user string) []string {
+	return []string{"DEVPILOT_NATS_URL=" + g.url, "DEVPILOT_NATS_NKEY_FILE=" + g.seeds[user]}
+}
+
+// js looks at what is stored as the operator.
+func (g guarded) js(t testing.TB) jetstream.JetStream {
+	t.Helper()
+	nkey, err := nats.NkeyOptionFromSeed(g.seeds[allinone.Operator])
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, js, err := stream.Connect(g.url, "test", nkey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return js
+}
+
+// of is the environment of one replica: the first deployer has the role api, the second is a worker.
+func (g guarded) of(service string, i int) []string {
+	if service != "deployer" {
+		return g.as(service)
+	}
+	role := []string{"api", "worker"}[i]
+	return append(g.as("deployer-"+role), "DEVPILOT_ROLES="+role)
+}
+
+// Each service as its own user, and each role of the deployer, does all that the product does, and NATS refuses nothing.
+func TestPermissions_areEnoughForAllThatServicesDo(t *testing.T) {
+	t.Parallel()
+	for _, installation := range []string{"", "acme"} {
+		t.Run("installation "+installation, func(t *testing.T) {
+			t.Parallel()
+			g := guard(t, installation, nil)
+			s := &shared{planted: map[string]string{}, stack: startTopology(t, topology{count: 1, deployers: 2, env: []string{"DEVPILOT_INSTALLATION=" + installation}, of: g.of, guarded: &g})}
+			s.owner = newBrowser(t, s.url()).signIn(s.adminToken())
+			stories := []scenario{{"main path", mainPath}}
+			if installation == "" { // the other stories look for bare names
+				stories = append(stories, scenario{"disconnect", disconnect}, scenario{"one push of many changes", manyChanges}, scenario{"live streams", liveStreams},
+					scenario{"deployments in depth", inDepth}, scenario{"rules of pushes", rulesOfPushes}, scenario{"a workspace is deleted", deletedWorkspace})
+			}
+			for _, one := range stories {
+				t.Run(one.name, func(t *testing.T) { one.run(t, s) })
+			}
+			seen := map[string]bool{}
+			for line := range strings.Lines(s.output()) {
+				if _, what, found := strings.Cut(line, "Permissions Violation for "); found && !seen[what] {
+					seen[what] = true
+					t.Errorf("NATS refused: %s", what)
+				}
+			}
+		})
+	}
+}
+
+// What an installation keeps is saved and comes back in another NATS as the operator, and a service may do neither.
+func TestPermissions_theOperatorsBackup(t *testing.T) {
+	t.Parallel()
+	const name = "acme"
+	from, to := guard(t, name, nil), guard(t, name, nil)
+	s := startTopology(t, topology{count: 1, env: []string{"DEVPILOT_INSTALLATION=" + name}, of: func(service string, _ int) []string { return from.as(service) }, guarded: &from})
+	keyset := "DEVPILOT_ENCRYPTION_KEYSET_FILE=" + filepath.Join(s.secrets, "encryption.json")
+	run := func(g guarded, user string, args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), program(t, "devpilot"), args...) // our own program
+		cmd.Env = slices.Concat(cleanEnviron(), g.as(user), []string{"DEVPILOT_INSTALLATION=" + name, keyset})
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	backup := filepath.Join(t.TempDir(), "backup")
+	for _, user := range []string{"gateway", "devpilot"} {
+		if out, err := run(from, user, "backup", filepath.Join(t.TempDir(), "refused")); err == nil || !strings.Contains(out, "operator") {
+			t.Errorf("a backup as %s: %v\n%s", user, err, out)
+		}
+	}
+	if out, err := run(from, allinone.Operator, "backup", backup); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err := run(to, allinone.Operator, "restore", backup); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// A service reaches nothing of another's: none of its buckets, by whichever way, and no answers to it.
+func TestPermissions_eachBucketIsItsOwners(t *testing.T) {
+	t.Parallel()
+	const name = stream.Installation("acme")
+	g := guard(t, string(name), nil)
+	users := allinone.NATSUsers(name)
+	owners := []string{"auth", "webhook", "deployer", "gateway"}
+	for _, user := range users {
+		if !slices.Contains(owners, user.Name) {
+			continue
+		}
+		refused := make(chan error, 1)
+		nkey, err := nats.NkeyOptionFromSeed(g.seeds[user.Name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc, err := nats.Connect(g.url, nkey, nats.CustomInboxPrefix(name.Inbox(user.Name)), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		reaches := func(what string, err error) {
+			t.Helper()
+			if err == nil {
+				err = nc.FlushTimeout(timeout)
+			}
+			if err != nil {
+				t.Fatalf("%s as %s: %v", what, user.Name, err)
+			}
+			select {
+			case err := <-refused:
+				if !errors.Is(err, nats.ErrPermissionViolation) {
+					t.Errorf("%s as %s: %v", what, user.Name, err)
+				}
+			case <-time.After(timeout):
+				t.Errorf("%s as %s is not refused", what, user.Name)
+			}
+		}
+		tried := 0
+		for _, other := range users {
+			if !slices.Contains(owners, other.Name) || other.Name == user.Name {
+				continue
+			}
+			reaches("listening to answers", sub(nc, name.Inbox(other.Name)+".>"))
+			for _, subject := range other.Publish {
+				bucket, isBucket := strings.CutPrefix(subject, "$KV.")
+				bucket = strings.TrimSuffix(bucket, ".>")
+				if !isBucket || bucket == "acme_installation-records" {
+					continue
+				}
+				tried++
+				reaches("following "+bucket, sub(nc, "$KV."+bucket+".>"))
+				for _, way := range []string{
+					"$KV." + bucket + ".key", "$JS.API.STREAM.INFO.KV_" + bucket, "$JS.API.STREAM.MSG.GET.KV_" + bucket, "$JS.API.DIRECT.GET.KV_" + bucket + ".$KV." + bucket + ".key",
+					"$JS.API.STREAM.CREATE.KV_" + bucket, "$JS.API.STREAM.UPDATE.KV_" + bucket, "$JS.API.STREAM.DELETE.KV_" + bucket, "$JS.API.STREAM.PURGE.KV_" + bucket,
+					"$JS.API.STREAM.SNAPSHOT.KV_" + bucket, "$JS.API.CONSUMER.CREATE.KV_" + bucket + ".mine", "$JS.API.CONSUMER.MSG.NEXT.KV_" + bucket + ".changes",
+				} {
+					reaches(way, nc.Publish(way, nil))
+				}
+			}
+		}
+		if tried < 20 {
+			t.Errorf("%d buckets of others were tried as %s", tried, user.Name)
+		}
+	}
+}
+
+func sub(nc *nats.Conn, subject string) error {
+	_, err := nc.SubscribeSync(subject)
+	return err
+}
+
+// A process whose user lacks a permission says so, and which, in its log and where it is asked whether it is ready.
+func TestPermissions_aLackIsSaid(t *testing.T) {
+	t.Parallel()
+	const subject = "$JS.API.STREAM.CREATE.KV_DEVPILOT_AUTH_SCHEDULES"
+	g := guard(t, "", map[string]string{"auth": subject})
+
+	s := startTopology(t, topology{count: 1, unready: true, of: func(service string, i int) []string {
+		if service == "deployer" {
+			return g.as(service)
+		}
+		return g.of(service, i)
+	}})
+	testkit.Eventually(t, timeout, func() error {
+		answer, err := http.Get(s.replicas["auth"][0].ops + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		said, err := io.ReadAll(answer.Body)
+		body := string(said)
+		if err == nil && (!strings.Contains(body, `Publish to "`+subject+`"`) || !strings.Contains(body, "devpilot nats-permissions")) {
+			err = fmt.Errorf("auth says %s", body)
+		}
+		return err
+	})
+	if !strings.Contains(s.output(), "nats refuses") {
+		t.Errorf("the log says nothing of it")
+	}
+}
