@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	canaryStream  = "DEVPILOT_CANARY"
+	// CanaryStream is written to in order to see whether the store takes writes; it holds nothing to be kept.
+	CanaryStream  = "DEVPILOT_CANARY"
 	canarySubject = "devpilot.canary.v1"
 	// canaryStrikes is how many failed checks in a row, over CanaryTimeout at least, call for a
 	// restart: one may be a disk that was busy. A stream that reports a write error needs no
@@ -162,7 +163,7 @@ func (c *canary) write(ctx context.Context, srv *server.Server) error {
 	_, err = js.Publish(ctx, canarySubject, stamp, jetstream.WithRetryAttempts(0))
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
 		_, err = js.CreateStream(ctx, jetstream.StreamConfig{
-			Name: canaryStream, Subjects: []string{canarySubject}, Description: "proves that writes reach the disk",
+			Name: CanaryStream, Subjects: []string{canarySubject}, Description: "proves that writes reach the disk",
 			Storage: jetstream.FileStorage, MaxMsgs: 1, Discard: jetstream.DiscardOld,
 		})
 		if err != nil {

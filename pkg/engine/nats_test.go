@@ -150,7 +150,7 @@ func TestNATS_canaryKeepsItReadyAndLeavesNoGoroutine(t *testing.T) {
 	}
 	nc, js := connect(t, n)
 	eventually(t, 10*time.Second, func() error {
-		s, err := js.Stream(t.Context(), canaryStream)
+		s, err := js.Stream(t.Context(), CanaryStream)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/installation"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
@@ -18,15 +19,15 @@ func streams() []string {
 		buckets("auth-inventory", "gateway-inventory", "webhook-inventory", "deployer-inventory"),
 		buckets("webhook-positions", "deployer-positions"),
 		[]string{stream.EventsStream}, // with the positions of those who follow it
-		[]string{"DEVPILOT_INBOX", stream.PushesStream, stream.DeadLettersStream},
+		[]string{stream.InboxStream, stream.PushesStream, stream.DeadLettersStream},
 		buckets("webhook-ledgers", "webhook-webhooks", "webhook-index", "webhook-workspaces"),
 		buckets("deployer-requests", "deployer-apps", "deployer-repositories", "deployer-connections", "deployer-codeconfigs"),
 		buckets("deployer-lanes", "deployer-seen", "deployer-due"),
-		[]string{"DEVPILOT_WORK"},
+		[]string{stream.WorkStream},
 		buckets("deployer-deployments", "deployer-statuses", "deployer-reconcile", "deployer-servers", "deployer-workers"),
-		[]string{"DEVPILOT_OUTCOMES"},
+		[]string{stream.OutcomesStream},
 		buckets("webhook-deliveries", "webhook-pages", "webhook-refused"),
-		[]string{"DEVPILOT_LOGS"},
+		[]string{stream.LogsStream},
 		buckets("DEVPILOT_AUTH_NARROWINGS", "DEVPILOT_AUTH_INTEGRATIONS", "DEVPILOT_AUTH_SCHEDULES"),
 		buckets("gateway_proofs", "gateway_api_key_lists", "gateway_api_keys", "gateway_deletions", "gateway_members", "gateway_teams", "gateway_accounts", "gateway_workspaces"),
 		buckets("gateway_notification_streaks", "gateway_notification_queues", "gateway_notification_targets"),
@@ -36,7 +37,7 @@ func streams() []string {
 }
 
 // passing are streams that hold nothing to be kept: what tells whether a store takes writes.
-func passing() []string { return []string{"DEVPILOT_CANARY", installation.RestoreStream} }
+func passing() []string { return []string{engine.CanaryStream, installation.RestoreStream} }
 
 func buckets(names ...string) []string {
 	for i, name := range names {
