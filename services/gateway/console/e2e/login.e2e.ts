@@ -102,7 +102,7 @@ test("an owner compares the code, chooses, approves, and the command is signed i
   expect(who.said).toContain("ADMIN");
   await olga.goto(`${stack.url}/w/default/settings/api-keys`);
   const row = olga.getByRole("list", { name: "API keys" }).getByRole("listitem").filter({ hasText: "devpilot on" });
-  await row.getByText("Olga Owner").waitFor();
+  await row.getByText("by you").waitFor();
   await watch.expecting(/404/, async () => {
     await olga.goto(asks.page); // it works once
     await olga.getByText("There is no such login request").waitFor();
