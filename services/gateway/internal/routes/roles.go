@@ -142,7 +142,7 @@ var ofApps = map[string]bool{
 
 // scopes lists what takes another scope than follows from the role.
 var scopes = map[string]identity.Scope{
-	// A key may end itself, whatever else it may.
+	// A key may end itself with any scope.
 	gatewayv1.GatewayService_DeleteApiKey_FullMethodName: identity.ScopeRead,
 }
 
