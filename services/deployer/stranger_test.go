@@ -170,7 +170,7 @@ func TestStranger_aPushIsCheckedWithoutAQuestion(t *testing.T) {
 	if n := b.world.questions() - asked; n != 0 {
 		t.Errorf("%d questions about the repository's name for 5 pushes", n)
 	}
-	// A delivery with another name costs one.
+	// A delivery with another name costs one, whoever needs the name.
 	b.git.Rename("acme/web", "acme/site")
 	b.repo = b.git.Repo("acme/site")
 	b.world.do(func() { b.world.repositories[repoID] = "acme/site" })

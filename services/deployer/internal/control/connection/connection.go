@@ -117,7 +117,7 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 		return nil, err
 	}
 	fresh := c.read(in)
-	resumed, refreshed, first := false, false, false
+	what := "" // it makes possible
 	rec, _, err := c.cfg.Bucket.UpdateAfter(ctx, workspace, func(cur *storev1.Connection) (*storev1.Connection, error) {
 		next := proto.CloneOf(fresh)
 		next.CheckedConnectionId = cur.GetCheckedConnectionId()
@@ -129,35 +129,46 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 			next.NarrowedTime = timestamppb.New(c.cfg.Now())
 		}
 		// What the workspace was widened to goes on, too, and what it was narrowed away from is marked.
-		resumed = next.GetPaused() == nil && (cur.GetPaused() != nil || cur.GetConnectionId() != next.GetConnectionId() || narrowed)
-		first = cur.GetConnectionId() == "" && cur.GetPaused() == nil
+		resumed := next.GetPaused() == nil && (cur.GetPaused() != nil || cur.GetConnectionId() != next.GetConnectionId() || narrowed)
 		if resumed {
 			next.CheckedConnectionId = ""
 		}
-		refreshed = next.GetPaused() == nil && cur.GetFailing() && !next.GetFailing()
+		switch {
+		case resumed && cur.GetConnectionId() == "" && cur.GetPaused() == nil:
+			what = unknown
+		case resumed:
+			what = reachAll
+		case next.GetPaused() == nil && cur.GetFailing() && !next.GetFailing():
+			what = waiting
+		default:
+			what = ""
+		}
 		if proto.Equal(cur, next) {
 			return nil, kv.ErrSkip
 		}
 		return next, nil
 	}, func(ctx context.Context) error {
-		what := reachAll
-		switch {
-		case resumed && first:
-			what = unknown
-		case resumed:
-		case refreshed:
-			what = waiting
-		default:
+		if what == "" {
 			return nil
 		}
-		_, err := c.cfg.Due.Touch(ctx, reminder.Reach, workspace, what, c.cfg.Now())
+		// Later, for whoever follows it before the record is stored finds nothing to carry on, and drops it.
+		_, err := c.cfg.Due.Touch(ctx, reminder.Reach, workspace, what, c.cfg.Now().Add(reachGrace))
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connection: remember: %w", err)
 	}
+	if what != "" {
+		if _, err := c.cfg.Due.Touch(ctx, reminder.Reach, workspace, what, c.cfg.Now()); err != nil {
+			c.cfg.Logger.InfoContext(ctx, "what a connection makes possible waits", slog.String(logs.KeyWorkspace, workspace), logs.Err(err))
+		}
+	}
 	return rec, nil
 }
+
+// reachGrace is how long a connection has for being remembered, before what it makes possible is carried on
+// for a process that died after that.
+const reachGrace = 10 * time.Second
 
 // read says what an integration's state means for auto-deploy. Temporary trouble with refreshing
 // stops nothing: the token at hand may last.

@@ -2,6 +2,7 @@ package connection
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -26,9 +27,68 @@ type world struct {
 
 func (w *world) Integration(context.Context, string) (*authv1.Integration, error) { return w.in, nil }
 
-func (w *world) Touch(_ context.Context, _ reminder.Kind, _, what string, _ time.Time) (uint64, error) {
-	w.resume = append(w.resume, what)
+func (w *world) Touch(_ context.Context, _ reminder.Kind, _, what string, at time.Time) (uint64, error) {
+	if !at.After(time.Now()) {
+		w.resume = append(w.resume, what)
+	}
 	return 1, nil
+}
+
+// hasty is a schedule that follows an entry in the moment in which it is due.
+type hasty struct {
+	t       *testing.T
+	handler func(ctx context.Context, workspace, what string, attempts int) (time.Time, error)
+	later   []time.Time
+	down    bool // at the entries that are due
+}
+
+func (h *hasty) Touch(ctx context.Context, _ reminder.Kind, workspace, what string, at time.Time) (uint64, error) {
+	switch {
+	case at.After(time.Now()):
+		h.later = append(h.later, at)
+	case h.down:
+		return 0, errors.New("the store is away")
+	default:
+		if _, err := h.handler(ctx, workspace, what, 1); err != nil {
+			h.t.Error(err)
+		}
+	}
+	return 1, nil
+}
+
+// A connection is carried on also where the schedule is quicker than the store, and where the process dies
+// in between: there is an entry before the record, and one after it.
+func TestRefresh_noScheduleIsTooQuickForIt(t *testing.T) {
+	t.Parallel()
+	for name, down := range map[string]bool{"quick": false, "died in between": true} {
+		t.Run(name, func(t *testing.T) {
+			log := testkit.Logger(t).Logger
+			st, err := store.Open(t.Context(), testkit.NATS(t).JS(), log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &house{repositories: []string{"a"}}
+			due := &hasty{t: t, down: down}
+			w := &world{in: &authv1.Integration{State: authv1.Integration_CONNECTED, ConnectionId: "one"}}
+			c := New(Config{Bucket: st.Connections, Integrations: w, Repositories: h, Due: due, Dispatcher: &lane.Dispatcher{Lanes: st.Lanes}, Logger: log, Now: time.Now})
+			due.handler = c.Resume(h, h)
+			if _, err := c.Refresh(t.Context(), "ws"); err != nil {
+				t.Fatal(err)
+			}
+			if len(due.later) != 1 || time.Until(due.later[0]) > reachGrace {
+				t.Errorf("before it was stored it was to be carried on at %v", due.later)
+			}
+			if down {
+				if _, err := due.handler(t.Context(), "ws", unknown, 1); err != nil { // what the first entry does
+					t.Fatal(err)
+				}
+			}
+			rec, _, err := st.Connections.Get(t.Context(), "ws")
+			if err != nil || rec.GetCheckedConnectionId() != "one" || !slices.Equal(h.polled, []string{"a"}) {
+				t.Errorf("%v, %v, polled %q", rec, err, h.polled)
+			}
+		})
+	}
 }
 
 // TestRefresh_whatAConnectionCarriesOn: only where deliveries were turned away until now, none of what is

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/keymutex"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -46,6 +47,8 @@ type Records struct {
 	Now          func() time.Time
 	// Learn is told which Bitbucket workspace a repository is in; may be nil.
 	Learn func(workspace, fullName, bitbucketWorkspace string)
+
+	naming keymutex.Map // of repositories whose name Bitbucket is asked for
 }
 
 // NotFound is the answer about an app that is not there.

@@ -78,16 +78,29 @@ func handed(idx *storev1.RepositoryIndex) []string {
 }
 
 // FullName is the repository's name as last known. Where a delivery gave another one, Bitbucket is asked
-// first: which of the two is older, only Bitbucket knows.
+// first: which of the two is older, only Bitbucket knows. It is asked once, however many need the name.
 func (r *Records) FullName(ctx context.Context, workspace, repository string) (string, error) {
 	idx, err := r.Index(ctx, workspace, repository)
 	if err != nil {
 		return "", err
 	}
-	if idx.GetFullName() == "" || idx.GetDoubtedBy() != "" {
-		return r.Renamed(ctx, workspace, repository)
+	if known(idx) {
+		return idx.GetFullName(), nil
 	}
-	return idx.GetFullName(), nil
+	unlock, err := r.naming.Lock(ctx, RepositoryKey(workspace, repository))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if idx, err = r.Index(ctx, workspace, repository); err != nil || known(idx) {
+		return idx.GetFullName(), err
+	}
+	return r.Renamed(ctx, workspace, repository)
+}
+
+// known tells whether a repository's name is known, and not in doubt.
+func known(idx *storev1.RepositoryIndex) bool {
+	return idx.GetFullName() != "" && idx.GetDoubtedBy() == ""
 }
 
 // Renamed asks Bitbucket for the repository's name of today and remembers it.
