@@ -7,6 +7,6 @@
 // redirects back. Both steps check who is there before anything is spent. Ids and states are stored
 // as digests, what belongs to them is sealed: who can read Redis cannot take a connect over.
 //
-// It depends on pkg/redisx and pkg/seal. When Redis is away nobody can connect; everything else goes
-// on.
+// It depends on pkg/redisx and pkg/seal. When Redis is away nobody can connect, after a few seconds of
+// waiting for it; everything else goes on.
 package handshake

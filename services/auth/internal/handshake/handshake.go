@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -22,12 +23,23 @@ import (
 )
 
 // Store keeps handshakes. It is safe for concurrent use. Its errors are *apierr.Error:
-// HANDSHAKE_EXPIRED, HANDSHAKE_MISMATCH, SERVICE_UNAVAILABLE when Redis is away.
+// HANDSHAKE_EXPIRED, HANDSHAKE_MISMATCH, SERVICE_UNAVAILABLE when Redis is away and does not come back within
+// a few seconds.
 type Store struct {
-	cache  *redisx.Cache
-	keyset *seal.Keyset
-	now    func() time.Time
+	cache    *redisx.Cache
+	keyset   *seal.Keyset
+	now      func() time.Time
+	patience time.Duration // with Redis
 }
+
+const (
+	// patience is how long a person who connects is kept waiting for Redis. Another server takes the place of
+	// one that died within about this time, and each process asks Redis again within two seconds of that; a
+	// person who is turned away at once has to start over.
+	patience = 4 * time.Second
+	// between two questions. The circuit before Redis answers most of them without asking.
+	pause = 100 * time.Millisecond
+)
 
 // NewStore does no I/O.
 func NewStore(client redis.UniversalClient, keyset *seal.Keyset, now func() time.Time) (*Store, error) {
@@ -35,7 +47,7 @@ func NewStore(client redis.UniversalClient, keyset *seal.Keyset, now func() time
 	if err != nil {
 		return nil, err
 	}
-	return &Store{cache: cache, keyset: keyset, now: now}, nil
+	return &Store{cache: cache, keyset: keyset, now: now, patience: patience}, nil
 }
 
 // Visitor is who stands before us, as the gateway identified them.
@@ -68,7 +80,9 @@ func (s *Store) Begin(ctx context.Context, v Visitor, w Wish) (id string, expire
 	}
 	expire = now.Add(Life)
 	p := &authstorev1.PendingHandshake{Name: h.GetName(), StartTime: h.GetStartTime(), ExpireTime: timestamppb.New(expire)}
-	if err := s.cache.SetProto(ctx, pendingKey(v.Workspace), p, Life); err != nil {
+	if _, err := patiently(ctx, s.patience, func() (struct{}, error) {
+		return struct{}{}, s.cache.SetProto(ctx, pendingKey(v.Workspace), p, Life)
+	}); err != nil {
 		return "", time.Time{}, away(err)
 	}
 	return id, expire, nil
@@ -185,18 +199,31 @@ func (s *Store) put(ctx context.Context, key string, h *authstorev1.Handshake) e
 	if err != nil {
 		return fmt.Errorf("seal a handshake: %w", err)
 	}
-	if err := s.cache.Set(ctx, key, sealed, Life); err != nil {
+	if _, err := patiently(ctx, s.patience, func() (struct{}, error) {
+		return struct{}{}, s.cache.Set(ctx, key, sealed, Life)
+	}); err != nil {
 		return away(err)
 	}
 	return nil
 }
 
 func (s *Store) get(ctx context.Context, key string) (*authstorev1.Handshake, error) {
-	sealed, err := s.cache.Get(ctx, key)
+	sealed, err := patiently(ctx, s.patience, func() ([]byte, error) { return s.cache.Get(ctx, key) })
 	return s.open(key, sealed, err)
 }
 
-// take is get for exactly one of several callers.
+// patiently asks Redis again for a while when it is away. Only what may be done twice is asked so.
+func patiently[T any](ctx context.Context, most time.Duration, ask func() (T, error)) (T, error) {
+	return backoff.Retry(ctx, func() (T, error) {
+		v, err := ask()
+		if err != nil && !errors.Is(err, redisx.ErrUnavailable) {
+			err = backoff.Permanent(err)
+		}
+		return v, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(pause)), backoff.WithMaxElapsedTime(most))
+}
+
+// take is get for exactly one of several callers. It is not repeated: what did not answer may have taken.
 func (s *Store) take(ctx context.Context, key string) (*authstorev1.Handshake, error) {
 	sealed, err := s.cache.Take(ctx, key)
 	return s.open(key, sealed, err)

@@ -10,6 +10,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/testkit"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
@@ -256,6 +257,7 @@ func TestRedis_holdsNoSecret(t *testing.T) {
 
 func TestRedisAway(t *testing.T) {
 	s, redis, _ := newStore(t)
+	s.patience = time.Second
 	id := begin(t, s)
 	redis.Stop()
 	_, _, err := s.Begin(t.Context(), jane, Wish{ReturnPath: "/"})
@@ -269,5 +271,42 @@ func TestRedisAway(t *testing.T) {
 	wantReason(t, err, apierr.ReasonServiceUnavailable)
 	if p != nil {
 		t.Error("pending although Redis is away")
+	}
+}
+
+// TestRedisBack: who connects while another server takes Redis' place is kept waiting, not turned away,
+// also by a process that has stopped asking Redis for a moment.
+func TestRedisBack(t *testing.T) {
+	s, redis, _ := newStore(t)
+	client, err := redisx.Connect(redis.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.cache, err = redisx.NewCache(client); err != nil {
+		t.Fatal(err)
+	}
+	s.patience = time.Minute // how long a busy machine takes is not what is tested
+	id, back := begin(t, s), authorize(t, s)
+	steps := map[string]func() error{
+		"begins":      func() error { _, _, err := s.Begin(t.Context(), jane, Wish{ReturnPath: "/"}); return err },
+		"is sent off": func() error { _, err := s.Authorize(t.Context(), id, jane, target); return err },
+		"comes back": func() error {
+			_, err := s.Complete(t.Context(), back.State, map[string]string{back.BindingName: back.Binding}, jane, target)
+			return err
+		},
+	}
+	for name, step := range steps {
+		redis.Stop()
+		for { // until the circuit is open
+			if _, err := s.cache.Get(t.Context(), "key"); err != nil && strings.Contains(err.Error(), "not asked") {
+				break
+			}
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- step() }()
+		redis.Start()
+		if err := <-ended; err != nil {
+			t.Errorf("who %s: %v", name, err)
+		}
 	}
 }
