@@ -313,7 +313,7 @@ func TestChart_eachPodHasItsOwnSecretsOnly(t *testing.T) {
 		if strings.HasPrefix(service, "worker-") {
 			service = "deployer"
 		}
-		want := append([]string{"encryption.json", "identity-" + service + ".json", "url", "url", "tls.crt", "tls.key", "ca.crt"}, more[service]...)
+		want := append([]string{"encryption-" + service + ".json", "identity-" + service + ".json", "url", "url", "tls.crt", "tls.key", "ca.crt"}, more[service]...)
 		var have []string
 		files := map[string]bool{}
 		for _, v := range pod.Spec.Volumes {

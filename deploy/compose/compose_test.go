@@ -99,7 +99,7 @@ func TestCompose_eachServiceHasItsOwnSecretsOnly(t *testing.T) {
 	more := map[string][]string{"auth": {"bitbucket-client-secret"}, "gateway": {"admin-token"}}
 	p := project(t)
 	for _, name := range services {
-		want := append([]string{"encryption", "identity-" + name}, more[name]...)
+		want := append([]string{"encryption-" + name, "identity-" + name}, more[name]...)
 		var have []string
 		for _, s := range p.Services[name].Secrets {
 			have = append(have, s.Source)

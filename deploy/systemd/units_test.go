@@ -140,6 +140,26 @@ func TestUnits_leaveHooksWhatTheyNeed(t *testing.T) {
 	}
 }
 
+// A service that is broken into must not hold another's key.
+func TestUnits_eachServiceHasItsOwnKeysOnly(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"auth", "repo", "webhook", "deployer", "gateway"} {
+		var have []string
+		for _, path := range []string{"devpilot-.service.d/10-devpilot.conf", "devpilot-" + name + ".service"} {
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(`(?m)^LoadCredential=\S+:/etc/devpilot/keys/((?:encryption|identity)\S+)$`).FindAllStringSubmatch(string(raw), -1) {
+				have = append(have, m[1])
+			}
+		}
+		if want := []string{"encryption-" + name + ".json", "identity-" + name + ".json"}; !slices.Equal(have, want) {
+			t.Errorf("%s holds %v, not %v", name, have, want)
+		}
+	}
+}
+
 // Every variable that a unit or the sample of settings sets must be one that the programs know, or they
 // do not start.
 func TestUnits_setOnlyWhatProgramsKnow(t *testing.T) {

@@ -1,8 +1,8 @@
 // Package installation keeps processes from working with stores that are not theirs. The stores in NATS
-// hold a record with the installation's id and a canary that its keyset sealed; Redis holds the id. A process
-// whose keyset does not open the canary, or whose Redis is another installation's, does not start.
+// hold a record with the installation's id and, for each service, a canary that its keyset sealed; Redis holds the id. A
+// process whose keyset does not open its canary, or whose Redis is another installation's, does not start.
 //
-//	Open: NATS (no restore is under way; record made or read) → keyset opens the canary → Redis has the id, or none
+//	Open: NATS (no restore is under way; record made or read) → keysets open their canaries → Redis has the id, or none
 //	Run:  Redis again, every minute; Ready says what was found
 //
 // Depends on pkg/kv, pkg/redisx, pkg/seal, pkg/stream and the stored record.
@@ -10,10 +10,8 @@ package installation
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +41,7 @@ const (
 // What keeps a process from starting. Each is a sentence that says what to do.
 var (
 	ErrKeyset = errors.New("the encryption keyset (DEVPILOT_ENCRYPTION_KEYSET_FILE) does not open what is stored in NATS (DEVPILOT_NATS_URL): " +
-		"give this process the keyset that its installation began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION)")
+		"give this process the keyset that its service began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION)")
 	ErrRedisOfOthers = errors.New("the Redis of DEVPILOT_REDIS_URL is in use by another installation: " +
 		"give this one a Redis or a database number of its own, or a name (DEVPILOT_INSTALLATION); what the other left there is gone ten minutes after its last process")
 	ErrRedisUntrusted  = errors.New("the certificate of the Redis server is not trusted: DEVPILOT_REDIS_CA_FILE must have its authority, and DEVPILOT_REDIS_URL a name that it is for")
@@ -55,10 +53,10 @@ var (
 
 // Config is what an installation is known by.
 type Config struct {
-	JS     jetstream.JetStream
-	Redis  redis.UniversalClient
-	Keyset *seal.Keyset
-	Logger *slog.Logger
+	JS      jetstream.JetStream
+	Redis   redis.UniversalClient
+	Keysets seal.Keysets // of the services that this process is
+	Logger  *slog.Logger
 }
 
 // Installation is one that was found to be ours.
@@ -67,8 +65,6 @@ type Installation struct {
 	id      string
 	refused atomic.Pointer[error]
 }
-
-type records = kv.Bucket[storev1.Installation, *storev1.Installation]
 
 // Access is what every process of an installation does in NATS to find out whether it is its own.
 func Access() stream.Access {
@@ -108,51 +104,11 @@ func open(ctx context.Context, cfg Config) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	rec, rev, err := b.Get(ctx, recordKey)
-	if errors.Is(err, kv.ErrNotFound) {
-		if rec, err = newRecord(cfg.Keyset); err != nil {
-			return "", err
-		}
-		rev, err = b.Create(ctx, recordKey, rec)
+	rec, err := sealAnew(ctx, b, cfg.Keysets)
+	if errors.Is(err, ErrKeyset) {
+		err = permanent{err}
 	}
-	if errors.Is(err, kv.ErrExists) { // another process was faster
-		rec, rev, err = b.Get(ctx, recordKey)
-	}
-	if err != nil {
-		return "", err
-	}
-	if err := opens(rec, cfg.Keyset); err != nil {
-		return "", permanent{err}
-	}
-	return rec.GetId(), sealAnew(ctx, b, rec, rev, cfg.Keyset)
-}
-
-func newRecord(keyset *seal.Keyset) (*storev1.Installation, error) {
-	id := strings.ToLower(rand.Text())
-	canary, err := keyset.Seal([]byte(id), associated(id))
-	if err != nil {
-		return nil, err
-	}
-	return &storev1.Installation{Id: id, SealedCanary: canary, KeyId: keyset.KeyIDs()[0]}, nil
-}
-
-func associated(id string) []byte { return []byte(Bucket + "/" + id) }
-
-// sealAnew seals the canary with the key that seals now, so that the key before may be dropped.
-func sealAnew(ctx context.Context, b *records, rec *storev1.Installation, rev uint64, keyset *seal.Keyset) error {
-	primary := keyset.KeyIDs()[0]
-	if rec.GetKeyId() == primary {
-		return nil
-	}
-	canary, err := keyset.Seal([]byte(rec.GetId()), associated(rec.GetId()))
-	if err != nil {
-		return err
-	}
-	_, err = b.CompareAndSet(ctx, recordKey, &storev1.Installation{Id: rec.GetId(), SealedCanary: canary, KeyId: primary}, rev)
-	if errors.Is(err, kv.ErrConflict) {
-		return nil // another process did
-	}
-	return err
+	return rec.GetId(), err
 }
 
 // claim has Redis know the installation, and says whether it knows another one or refuses us.

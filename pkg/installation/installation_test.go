@@ -18,6 +18,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/installation/store/v1"
 )
 
 func keyset(t *testing.T) *seal.Keyset {
@@ -39,7 +40,7 @@ func named(t *testing.T, js jetstream.JetStream, url, name string, k *seal.Keyse
 	t.Cleanup(func() { _ = client.Close() }) // it may be closed by the test
 	redisx.Prefix(client, name)
 	return installation.Config{
-		JS: kv.NewSession(js, stream.Settings{Installation: stream.Installation(name)}), Redis: client, Keyset: k, Logger: testkit.Logger(t).Logger,
+		JS: kv.NewSession(js, stream.Settings{Installation: stream.Installation(name)}), Redis: client, Keysets: seal.Shared(k, "auth"), Logger: testkit.Logger(t).Logger,
 	}
 }
 
@@ -227,5 +228,84 @@ func TestOpen_redisAway(t *testing.T) {
 	cancel()
 	if err := i.Run(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// as is the installation as the process of one service knows it.
+func as(cfg installation.Config, service string, k *seal.Keyset) installation.Config {
+	cfg.Keysets = seal.Shared(k, service)
+	return cfg
+}
+
+// Each service may have a keyset of its own, and is refused with another's.
+func TestOpen_aKeysetForEachService(t *testing.T) {
+	js, redis := testkit.JS(t), testkit.Redis(t)
+	cfg := named(t, js, redis.URL(), "", keyset(t))
+	keys := map[string]*seal.Keyset{"auth": keyset(t), "webhook": keyset(t), "deployer": keyset(t), "gateway": keyset(t)}
+	ids := map[string]bool{}
+	for range 2 { // the first time and again
+		for service, k := range keys {
+			ids[open(t, as(cfg, service, k)).ID()] = true
+		}
+	}
+	if len(ids) != 1 {
+		t.Errorf("%d ids", len(ids))
+	}
+	for service := range keys {
+		for other, k := range keys {
+			_, err := installation.Open(t.Context(), as(cfg, service, k))
+			if other != service && !errors.Is(err, installation.ErrKeyset) {
+				t.Errorf("%s with the keyset of %s: %v", service, other, err)
+			}
+		}
+	}
+	if id, record, err := installation.Record(t.Context(), cfg.JS); err != nil || !ids[id] || installation.Opens(record, keys) != nil {
+		t.Errorf("the record of %v: %v", ids, err)
+	} else if err := installation.Opens(record, seal.Shared(keys["auth"], "auth", "gateway")); !errors.Is(err, installation.ErrKeyset) {
+		t.Errorf("one of two keysets is wrong: %v", err)
+	}
+}
+
+// An installation that began with one keyset for all, before each service had a canary of its own, goes on with it, and goes
+// over to one for each. Meanwhile strangers are refused everywhere, also where a service was not started yet.
+func TestOpen_oneKeysetForAllUntilEachHasItsOwn(t *testing.T) {
+	js, redis, shared := testkit.JS(t), testkit.Redis(t), keyset(t)
+	cfg := named(t, js, redis.URL(), "", shared)
+	const id = "abcdefgh"
+	sealed, err := shared.Seal([]byte(id), []byte(installation.Bucket+"/"+id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := kv.Open[storev1.Installation](t.Context(), cfg.JS, kv.Config{Name: installation.Bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Create(t.Context(), "installation", &storev1.Installation{Id: id, SealedCanary: sealed, KeyId: shared.KeyIDs()[0]}); err != nil {
+		t.Fatal(err)
+	}
+	split, own, err := shared.AddKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if split, err = split.Promote(own); err != nil {
+		t.Fatal(err)
+	}
+	for service, k := range map[string]*seal.Keyset{"auth": shared, "webhook": split} {
+		if got := open(t, as(cfg, service, k)).ID(); got != id {
+			t.Errorf("%s: another installation, %s", service, got)
+		}
+	}
+	for _, service := range []string{"auth", "webhook", "gateway"} {
+		if _, err := installation.Open(t.Context(), as(cfg, service, keyset(t))); !errors.Is(err, installation.ErrKeyset) {
+			t.Errorf("a stranger as %s: %v", service, err)
+		}
+	}
+	alone, err := split.DropKey(shared.KeyIDs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, as(cfg, "webhook", alone))
+	if _, err := installation.Open(t.Context(), as(cfg, "webhook", shared)); !errors.Is(err, installation.ErrKeyset) {
+		t.Errorf("webhook with the keyset that it had before: %v", err)
 	}
 }

@@ -10,26 +10,17 @@ import (
 
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal"
-	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/installation/store/v1"
 )
 
-// Look finds out, as Open does, whether the stores behind js are those of the keyset's installation, and
+// Look finds out, as Open does, whether the stores behind js are those of the keysets' installation, and
 // changes nothing. The id is empty where no process has made them anybody's yet; the error is ErrKeyset where
 // they are another's.
-func Look(ctx context.Context, js jetstream.JetStream, keyset *seal.Keyset) (id string, err error) {
+func Look(ctx context.Context, js jetstream.JetStream, keysets seal.Keysets) (id string, err error) {
 	rec, err := stored(ctx, js)
 	if err != nil || rec == nil {
 		return "", err
 	}
-	return rec.GetId(), opens(rec, keyset)
-}
-
-// opens is ErrKeyset unless the keyset opens the canary.
-func opens(rec *storev1.Installation, keyset *seal.Keyset) error {
-	if text, err := keyset.Open(rec.GetSealedCanary(), associated(rec.GetId())); err != nil || string(text) != rec.GetId() {
-		return ErrKeyset
-	}
-	return nil
+	return rec.GetId(), opens(rec, keysets)
 }
 
 // LookRedis is ErrRedisOfOthers where Redis is in use by an installation with another id, and what Open says

@@ -70,13 +70,13 @@ func Record(ctx context.Context, js jetstream.JetStream) (id string, record []by
 	return rec.GetId(), record, nil
 }
 
-// Opens is ErrKeyset unless the keyset is that of the installation whose record it is.
-func Opens(record []byte, keyset *seal.Keyset) error {
+// Opens is ErrKeyset unless the keysets are those of the installation whose record it is.
+func Opens(record []byte, keysets seal.Keysets) error {
 	rec := &storev1.Installation{}
 	if err := proto.Unmarshal(record, rec); err != nil {
 		return fmt.Errorf("installation: read its record: %w", err)
 	}
-	return opens(rec, keyset)
+	return opens(rec, keysets)
 }
 
 // stored reads the record without opening the bucket, which would make it; nil where there is none.

@@ -160,6 +160,9 @@ func CreateKeysetFile(path string) (*Keyset, error) {
 	return k, nil
 }
 
+// CreateFile writes the keyset to path as CreateKeysetFile does: fs.ErrExist when the file is there.
+func (k *Keyset) CreateFile(path string) error { return k.write(path, createExclusive) }
+
 // SaveFile replaces the keyset file at path in one step, mode 0600, synced: for rotation.
 func (k *Keyset) SaveFile(path string) error { return k.write(path, replace) }
 

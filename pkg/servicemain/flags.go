@@ -106,7 +106,7 @@ func (f InstallationFlags) Name() (stream.Installation, error) {
 
 // KeyFlags say where the keys are.
 type KeyFlags struct {
-	EncryptionKeysetFile string `name:"encryption-keyset-file" env:"DEVPILOT_ENCRYPTION_KEYSET_FILE" help:"File of the Tink keyset that seals what is stored."`
+	EncryptionKeysetFile string `name:"encryption-keyset-file" env:"DEVPILOT_ENCRYPTION_KEYSET_FILE" help:"File of the Tink keyset that seals what is stored, or a directory in which each service has one of its own, encryption-<service>.json."`
 	IdentityKeyFile      string `name:"identity-key-file" env:"DEVPILOT_IDENTITY_KEY_FILE" help:"File of the keys by which the services know each other."`
 }
 

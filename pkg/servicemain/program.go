@@ -105,7 +105,7 @@ func (m *program) run(ctx context.Context) error {
 	components = append(components, lifecycle.Component{Name: "redis", Start: m.startRedis, Run: m.watchRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }})
 	if !m.withoutNATS { // the record of an installation is there
 		components = append(components, Installation(func() installation.Config {
-			return installation.Config{JS: m.env.JS, Redis: m.env.Redis, Keyset: m.env.Keyset, Logger: m.env.Logger}
+			return installation.Config{JS: m.env.JS, Redis: m.env.Redis, Keysets: seal.Shared(m.env.Keyset, m.name), Logger: m.env.Logger}
 		}))
 	}
 	components = append(components, []lifecycle.Component{
@@ -126,7 +126,7 @@ func (m *program) run(ctx context.Context) error {
 }
 
 func (m *program) loadKeys() (err error) {
-	if m.env.Keyset, err = seal.LoadKeysetFile(m.base.EncryptionKeysetFile); err != nil {
+	if m.env.Keyset, err = seal.LoadKeysetFile(seal.KeysetFileOf(m.base.EncryptionKeysetFile, m.name)); err != nil {
 		return fmt.Errorf("--encryption-keyset-file (DEVPILOT_ENCRYPTION_KEYSET_FILE): %w", err)
 	}
 	if m.env.Keys, err = identity.LoadKeysFile(m.base.IdentityKeyFile); err != nil {

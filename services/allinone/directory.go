@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/pasted"
@@ -23,7 +24,7 @@ import (
 //	scenario.json     what of a scenario was played, where there is one; beside it its people
 type directory struct{ path string }
 
-// keyHolders are the services that hold an identity key.
+// keyHolders are the services: each holds an identity key and an encryption keyset.
 var keyHolders = []string{"auth", "repo", "webhook", "deployer", "gateway"}
 
 func openDirectory(path string) (directory, error) {
@@ -40,18 +41,19 @@ func openDirectory(path string) (directory, error) {
 func (d directory) nats() string     { return StoreDir(d.path) }
 func (d directory) emulator() string { return filepath.Join(d.path, "emulator") }
 
-// keyset loads the encryption keyset: the one that the operator named, else our own, which the
-// first start makes.
-func (d directory) keyset(named string) (*seal.Keyset, error) {
+// keysets loads the encryption keysets: those that the operator named, else our own one for all services, which the
+// first start makes. In one process nothing would be won by more.
+func (d directory) keysets(named string) (seal.Keysets, error) {
 	if named != "" {
-		return seal.LoadKeysetFile(named)
+		return seal.LoadKeysets(named, keyHolders...)
 	}
 	path := KeysetFile(d.path)
-	keyset, err := seal.LoadKeysetFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return seal.CreateKeysetFile(path)
+	keysets, err := seal.LoadKeysets(path, keyHolders...)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return keysets, err
 	}
-	return keyset, err
+	keyset, err := seal.CreateKeysetFile(path)
+	return seal.Shared(keyset, keyHolders...), err
 }
 
 // identityKeys loads the keys by which the services know each other, likewise.
@@ -66,6 +68,12 @@ func (d directory) identityKeys(named string) (*identity.Keys, error) {
 	}
 	return keys, err
 }
+
+// Services are all services.
+func Services() []string { return slices.Clone(keyHolders) }
+
+// Sealers are the services that seal what they store in NATS, and have a canary there. What repo seals is nowhere stored.
+func Sealers() []string { return []string{"auth", "webhook", "deployer", "gateway"} }
 
 // StoreDir is where the embedded NATS of a data directory has its store.
 func StoreDir(dataDir string) string { return filepath.Join(dataDir, "nats") }

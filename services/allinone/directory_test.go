@@ -20,14 +20,14 @@ func TestDirectory_keysAndTokenAreMadeOnceForTheirOwnerOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keyset, err := dir.keyset("")
+	keysets, err := dir.keysets("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := dir.identityKeys(""); err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := keyset.Seal([]byte("text"), nil)
+	sealed, err := keysets["auth"].Seal([]byte("text"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,11 +39,11 @@ func TestDirectory_keysAndTokenAreMadeOnceForTheirOwnerOnly(t *testing.T) {
 	if second, err := again.adminToken(); err != nil || !second.Equal(token) {
 		t.Fatalf("the second start has another admin token (%v)", err)
 	}
-	same, err := again.keyset("")
+	same, err := again.keysets("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err := same.Open(sealed, nil); err != nil || string(text) != "text" {
+	if text, err := same["gateway"].Open(sealed, nil); err != nil || string(text) != "text" {
 		t.Fatalf("the second start cannot read what the first one sealed: %v", err)
 	}
 	err = filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
@@ -88,7 +88,7 @@ func TestMakeKeys_overwritesNothingAndPrintsNoSecret(t *testing.T) {
 	if strings.Contains(out.String(), token.Reveal()) {
 		t.Fatal("the admin token was printed")
 	}
-	if n := strings.Count(out.String(), "\n"); n != len(keyHolders)+3 {
+	if n := strings.Count(out.String(), "\n"); n != 2*len(keyHolders)+2 {
 		t.Fatalf("%d files named: %s", n, out.String())
 	}
 	if err := MakeKeys(&out, dir); !errors.Is(err, fs.ErrExist) {

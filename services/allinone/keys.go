@@ -11,8 +11,8 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// MakeKeys makes what services in processes of their own share: the encryption keyset, the identity
-// keys (all in one file, and a file per service that holds only that service's private key) and an
+// MakeKeys makes what services in processes of their own need: an encryption keyset for each,
+// the identity keys (all in one file, and a file per service that holds only that service's private key) and an
 // admin token. It overwrites nothing; the names of the files are printed, never what is in them.
 func MakeKeys(w io.Writer, directory string) error {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
@@ -25,9 +25,12 @@ func MakeKeys(w io.Writer, directory string) error {
 		_, err = fmt.Fprintln(w, filepath.Join(directory, name))
 		return err
 	}
-	_, err := seal.CreateKeysetFile(filepath.Join(directory, "encryption.json"))
-	if err := made("encryption.json", err); err != nil {
-		return err
+	for _, service := range keyHolders {
+		path := seal.KeysetFileOf(directory, service)
+		_, err := seal.CreateKeysetFile(path)
+		if err := made(filepath.Base(path), err); err != nil {
+			return err
+		}
 	}
 	keys, err := identity.CreateKeysFile(filepath.Join(directory, "identity.json"), keyHolders...)
 	if err := made("identity.json", err); err != nil {

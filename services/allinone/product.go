@@ -44,7 +44,7 @@ type Product struct {
 	settings     Settings
 	logger       *slog.Logger
 	dir          directory
-	keyset       *seal.Keyset
+	keysets      seal.Keysets // by service
 	keys         *identity.Keys
 	installation stream.Installation
 	admin        seal.Secret
@@ -125,7 +125,7 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 }
 
 func (p *Product) loadSecrets() (err error) {
-	if p.keyset, err = p.dir.keyset(p.settings.EncryptionKeysetFile); err != nil {
+	if p.keysets, err = p.dir.keysets(p.settings.EncryptionKeysetFile); err != nil {
 		return fmt.Errorf("the encryption keyset: %w", err)
 	}
 	if p.keys, err = p.dir.identityKeys(p.settings.IdentityKeyFile); err != nil {
@@ -133,6 +133,15 @@ func (p *Product) loadSecrets() (err error) {
 	}
 	p.admin, err = p.dir.adminToken()
 	return err
+}
+
+// sealers are the keysets of the services that seal what they store.
+func (p *Product) sealers() seal.Keysets {
+	all := seal.Keysets{}
+	for _, service := range Sealers() {
+		all[service] = p.keysets[service]
+	}
+	return all
 }
 
 func (p *Product) openCertificate() (err error) {
@@ -240,7 +249,7 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 		{Name: "nats", Start: p.startNATS, Run: p.watchNATS, Ready: p.natsReady, Stop: p.stopNATS, StopTimeout: 30 * time.Second},
 		{Name: "redis", Start: p.startRedis, Run: func(ctx context.Context) error { return p.health.WatchRedis(ctx, p.redisc) }, Stop: p.stopRedis},
 		servicemain.Installation(func() installation.Config {
-			return installation.Config{JS: p.js, Redis: p.redisc, Keyset: p.keyset, Logger: p.logger}
+			return installation.Config{JS: p.js, Redis: p.redisc, Keysets: p.sealers(), Logger: p.logger}
 		}),
 	}
 	list = append(list, servicemain.Followed("certificate", p.certificate)...)

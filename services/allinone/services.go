@@ -57,7 +57,7 @@ func FlagsOf[C any](s *Settings) (flags C) {
 func build[C any](ctx context.Context, p *Product, spec servicemain.Spec[C], flags C) (servicemain.Service, error) {
 	return spec.Build(ctx, &servicemain.Env{
 		Service: spec.Name, Version: servicemain.Version, Logger: p.loggerOf(spec.Name),
-		NC: p.nc, JS: p.js, Redis: p.redisc, Keyset: p.keyset, Keys: p.keys,
+		NC: p.nc, JS: p.js, Redis: p.redisc, Keyset: p.keysets[spec.Name], Keys: p.keys,
 		Registerer:     p.registry, // one for all: what several services measure carries their name
 		TracerProvider: p.tracing, Now: time.Now, HTTPAddr: p.httpListener.Addr(), HTTPS: p.certificate != nil,
 		Dial: func(target string) (*grpc.ClientConn, error) {

@@ -23,6 +23,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/allinone"
 	"devpilot.io/bitbucket/services/allinone/backup"
 )
 
@@ -36,7 +37,7 @@ func session(t *testing.T, js jetstream.JetStream, name stream.Installation) *kv
 // begun is an installation whose record is there.
 func begun(t *testing.T, s *kv.Session, keyset *seal.Keyset) *kv.Session {
 	t.Helper()
-	_, err := installation.Open(t.Context(), installation.Config{JS: s, Redis: testkit.Redis(t).Client(), Keyset: keyset, Logger: logs.Discard()})
+	_, err := installation.Open(t.Context(), installation.Config{JS: s, Redis: testkit.Redis(t).Client(), Keysets: seal.Shared(keyset, allinone.Sealers()...), Logger: logs.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +55,7 @@ func save(t *testing.T, s *kv.Session) (dir string, m *backup.Manifest) {
 }
 
 func restore(ctx context.Context, s *kv.Session, dir string, keyset *seal.Keyset, again bool) error {
-	r, err := backup.Verify(dir, stream.InstallationOf(s), keyset, quiet)
+	r, err := backup.Verify(dir, stream.InstallationOf(s), seal.Shared(keyset, allinone.Sealers()...), quiet)
 	if err != nil {
 		return err
 	}
@@ -229,7 +230,7 @@ func TestVerify_refusesAndChangesNothing(t *testing.T) {
 	}
 	refused("a file that is gone", "is missing", keyset)
 	put(whole)
-	if _, err := backup.Verify(dir, "beta", keyset, quiet); err == nil || !strings.Contains(err.Error(), "is of the installation acme") {
+	if _, err := backup.Verify(dir, "beta", seal.Shared(keyset, allinone.Sealers()...), quiet); err == nil || !strings.Contains(err.Error(), "is of the installation acme") {
 		t.Errorf("another name: %v", err)
 	}
 	if err := os.Remove(filepath.Join(dir, "manifest.json")); err != nil {
@@ -272,7 +273,7 @@ func TestRestore_interrupted(t *testing.T) {
 	bucket(t, s, "gateway_workspaces")
 	dir, _ := save(t, s)
 	to := session(t, testkit.JS(t), "")
-	r, err := backup.Verify(dir, "", keyset, quiet)
+	r, err := backup.Verify(dir, "", seal.Shared(keyset, allinone.Sealers()...), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +286,7 @@ func TestRestore_interrupted(t *testing.T) {
 	if err == nil {
 		t.Fatal("it was not interrupted")
 	}
-	_, err = installation.Open(t.Context(), installation.Config{JS: to, Redis: testkit.Redis(t).Client(), Keyset: keyset, Logger: logs.Discard()})
+	_, err = installation.Open(t.Context(), installation.Config{JS: to, Redis: testkit.Redis(t).Client(), Keysets: seal.Shared(keyset, allinone.Sealers()...), Logger: logs.Discard()})
 	if !errors.Is(err, installation.ErrRestoring) {
 		t.Errorf("a start on half of it: %v", err)
 	}

@@ -51,8 +51,8 @@ func Backup(ctx context.Context, p servicemain.Process, f Settings) (err error) 
 		return writeJSON(p.Stdout, m)
 	}
 	_, err = fmt.Fprintf(p.Stdout, "Saved %d streams with %d messages in %d ms: %d KiB in %s.\n"+
-		"It has source lines, logs of deployments, names and e-mail addresses in clear; tokens and secrets are sealed with the encryption keyset, which is not in it: "+
-		"without that keyset they cannot be used again. Keep a copy of the keyset in another place.\n",
+		"It has source lines, logs of deployments, names and e-mail addresses in clear; tokens and secrets are sealed with the encryption keysets, which are not in it: "+
+		"without these they cannot be used again. Keep a copy of the keysets in another place.\n",
 		len(m.Streams), m.messages(), m.EndTime.Sub(m.Time).Milliseconds(), (m.size()+1023)>>10, f.Directory)
 	return err
 }
@@ -75,12 +75,12 @@ func Restore(ctx context.Context, p servicemain.Process, f RestoreSettings) (err
 	if err != nil {
 		return err
 	}
-	keyset, err := f.keyset()
+	keysets, err := f.keysets()
 	if err != nil {
 		return err
 	}
 	began, tell := time.Now(), progress(p.Stderr)
-	r, err := Verify(f.Directory, name, keyset, tell)
+	r, err := Verify(f.Directory, name, keysets, tell)
 	if err != nil {
 		return err
 	}
@@ -103,25 +103,25 @@ func Restore(ctx context.Context, p servicemain.Process, f RestoreSettings) (err
 		return writeJSON(p.Stdout, report)
 	}
 	_, err = fmt.Fprintf(p.Stdout, "Restored %d streams with %d messages of the backup of %s in %d ms: %d apps, %d deployments.\n"+
-		"Start Devpilot with the same settings and keyset. What was live and is not on its servers' disks is deployed again; pushes since the backup are found by looking.\n",
+		"Start Devpilot with the same settings and keysets. What was live and is not on its servers' disks is deployed again; pushes since the backup are found by looking.\n",
 		report.Streams, report.Messages, report.BackupTime.Format(time.RFC1123), report.Millis, report.Apps, report.Deployments)
 	return err
 }
 
-// keyset is the one that is named, or that of the data directory. None is made: a new one opens nothing.
-func (f *RestoreSettings) keyset() (*seal.Keyset, error) {
+// keysets are those that are named, or that of the data directory. None is made: a new one opens nothing.
+func (f *RestoreSettings) keysets() (seal.Keysets, error) {
 	path := f.EncryptionKeysetFile
 	if path == "" {
 		path = allinone.KeysetFile(f.DataDir)
 	}
-	keyset, err := seal.LoadKeysetFile(path)
+	keysets, err := seal.LoadKeysets(path, allinone.Sealers()...)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the encryption keyset %s is not there: put the one of the installation there, or name it with DEVPILOT_ENCRYPTION_KEYSET_FILE. It is in no backup, and without it nothing that was sealed can be used again", path)
+		return nil, fmt.Errorf("an encryption keyset of %s is not there: put those of the installation there, or name them with DEVPILOT_ENCRYPTION_KEYSET_FILE, a file or a directory with encryption-<service>.json. They are in no backup, and without them nothing that was sealed can be used again: %w", path, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the encryption keyset: %w", err)
 	}
-	return keyset, nil
+	return keysets, nil
 }
 
 func writeJSON(w io.Writer, v any) error {

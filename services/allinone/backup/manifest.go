@@ -35,7 +35,7 @@ type Manifest struct {
 type Installation struct {
 	ID   string `json:"id"`   // random; empty where no process had been started yet
 	Name string `json:"name"` // DEVPILOT_INSTALLATION
-	// Record has the canary by which a keyset is known to be the installation's; sealed.
+	// Record has the canaries by which keysets are known to be the installation's; sealed.
 	Record []byte `json:"record,omitempty"`
 }
 

@@ -17,7 +17,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer"
 )
 
-// Restoration is a restore that may begin: the backup is whole, and the keyset is its installation's.
+// Restoration is a restore that may begin: the backup is whole, and the keysets are its installation's.
 type Restoration struct {
 	// Again removes what a restore has made that was interrupted.
 	Again bool
@@ -26,8 +26,8 @@ type Restoration struct {
 	manifest *Manifest
 }
 
-// Verify reads the whole backup in dir, and finds out whether the keyset is that of its installation. It changes nothing.
-func Verify(dir string, name stream.Installation, keyset *seal.Keyset, tell Progress) (*Restoration, error) {
+// Verify reads the whole backup in dir, and finds out whether the keysets are those of its installation. It changes nothing.
+func Verify(dir string, name stream.Installation, keysets seal.Keysets, tell Progress) (*Restoration, error) {
 	m, err := readManifest(dir)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func Verify(dir string, name stream.Installation, keyset *seal.Keyset, tell Prog
 			called(stream.Installation(m.Installation.Name)), string(name))
 	}
 	if len(m.Installation.Record) > 0 {
-		if err := installation.Opens(m.Installation.Record, keyset); err != nil {
+		if err := installation.Opens(m.Installation.Record, keysets); err != nil {
 			return nil, err
 		}
 	}

@@ -54,7 +54,7 @@ func newWorld(t *testing.T) *world {
 	site := aBitbucket(t)
 	w.env = map[string]string{
 		"DEVPILOT_NATS_URL": w.nats.URL(), "DEVPILOT_REDIS_URL": testkit.RealRedis(t).URL(),
-		"DEVPILOT_ENCRYPTION_KEYSET_FILE": filepath.Join(w.keys, "encryption.json"), "DEVPILOT_IDENTITY_KEY_FILE": filepath.Join(w.keys, "identity.json"),
+		"DEVPILOT_ENCRYPTION_KEYSET_FILE": w.keys, "DEVPILOT_IDENTITY_KEY_FILE": filepath.Join(w.keys, "identity.json"),
 		"DEVPILOT_BITBUCKET_SITE_URL": site, "DEVPILOT_BITBUCKET_API_URL": site + "/2.0",
 		"DEVPILOT_BITBUCKET_CLIENT_ID": emulator.DefaultConsumer().Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET": emulator.DefaultConsumer().Secret,
 		"DEVPILOT_PUBLIC_URL": "http://127.0.0.1:1", "DEVPILOT_OPS_LISTEN": "127.0.0.1:1", "DEVPILOT_DATA_DIR": t.TempDir(),
@@ -159,7 +159,7 @@ func TestRun_eachCheckFailsForItsReason(t *testing.T) {
 	if err := os.WriteFile(broken, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.begin(filepath.Join(w.keys, "encryption.json"))
+	w.begin(w.keys)
 	spread, guarded := testkit.RealClusterRedis(t, testkit.RedisSetup{}, 0), testkit.RealSentinelRedis(t, testkit.RedisSetup{})
 	for _, c := range []struct {
 		name, service, check string
@@ -191,7 +191,7 @@ func TestRun_eachCheckFailsForItsReason(t *testing.T) {
 		{"an address that is none", "auth", "redis", map[string]string{"DEVPILOT_REDIS_URL": guarded.URL() + "&cluster=true"}, Failed, "leave one out", "redis://user:password@host"},
 		{"Redis that evicts", "auth", "redis-eviction", map[string]string{"DEVPILOT_REDIS_URL": evicting(t, "allkeys-lru")}, Warning, "allkeys-lru; its memory is bounded to 64.00M", "noeviction"},
 		{"Redis that evicts what ends", "auth", "redis-eviction", map[string]string{"DEVPILOT_REDIS_URL": evicting(t, "volatile-ttl")}, Warning, "which all of ours do", "noeviction"},
-		{"foreign keyset", "auth", "keyset", map[string]string{"DEVPILOT_ENCRYPTION_KEYSET_FILE": filepath.Join(other, "encryption.json")}, Failed, "does not open what is stored", "the installation began with"},
+		{"foreign keyset", "auth", "keyset", map[string]string{"DEVPILOT_ENCRYPTION_KEYSET_FILE": other}, Failed, "does not open what is stored", "its service began with"},
 		{"broken keyset", "auth", "keyset", map[string]string{"DEVPILOT_ENCRYPTION_KEYSET_FILE": broken}, Failed, "cannot be used", "restore it from a backup"},
 		{"key of another service", "auth", "identity-keys", map[string]string{"DEVPILOT_IDENTITY_KEY_FILE": filepath.Join(w.keys, "identity-repo.json")}, Failed, "no private key of auth", "make-keys"},
 		{"clock", "repo", "clock", map[string]string{"DEVPILOT_BITBUCKET_SITE_URL": answering(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -414,14 +414,14 @@ func TestRun_changesNothingThatStays(t *testing.T) {
 	}
 }
 
-// begin makes the stores those of the installation of a keyset.
+// begin makes the stores those of the installation of keysets.
 func (w *world) begin(keyset string) {
 	w.t.Helper()
-	keys, err := seal.LoadKeysetFile(keyset)
+	keys, err := seal.LoadKeysets(keyset, allinone.Sealers()...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := installation.Open(w.t.Context(), installation.Config{JS: kv.NewSession(w.nats.JS(), stream.Settings{}), Redis: testkit.Redis(w.t).Client(), Keyset: keys, Logger: logs.Discard()}); err != nil {
+	if _, err := installation.Open(w.t.Context(), installation.Config{JS: kv.NewSession(w.nats.JS(), stream.Settings{}), Redis: testkit.Redis(w.t).Client(), Keysets: keys, Logger: logs.Discard()}); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -72,9 +72,9 @@ func (x *exam) embeddedStorage(context.Context) Check {
 	return ok("On disk; the volume lets the store grow to %d MiB, and %d MiB are asked (DEVPILOT_STREAMS_MIB is %d).", most>>20, need>>20, x.flags.StreamsMiB)
 }
 
-// embeddedOwner finds out whether the embedded store is the keyset's. The record of the installation is
+// embeddedOwner finds out whether the embedded store is the keysets'. The record of the installation is
 // copied and read by a server of our own: the store itself is not touched, whether the program runs or not.
-func (x *exam) embeddedOwner(ctx context.Context, keyset *seal.Keyset) (id string, err error) {
+func (x *exam) embeddedOwner(ctx context.Context, keysets seal.Keysets) (id string, err error) {
 	name, err := x.flags.Name()
 	if err != nil {
 		return "", err
@@ -106,7 +106,7 @@ func (x *exam) embeddedOwner(ctx context.Context, keyset *seal.Keyset) (id strin
 		return "", err
 	}
 	defer nc.Close()
-	return installation.Look(ctx, kv.NewSession(js, stream.Settings{Installation: name}), keyset)
+	return installation.Look(ctx, kv.NewSession(js, stream.Settings{Installation: name}), keysets)
 }
 
 // copyTree copies what is there; files that vanish meanwhile are not.

@@ -39,7 +39,7 @@ type exam struct {
 	monitorPort string // at which nats-server tells of itself, where it does
 	client      *http.Client
 
-	keyset  func() (*seal.Keyset, error)
+	keysets func() (seal.Keysets, error) // of the program's services
 	keys    func() (*identity.Keys, error)
 	nats    func() (*connection, error)
 	owner   func() (id string, err error) // the installation of the stores; see installation.Look
@@ -93,7 +93,7 @@ func newExam(ctx context.Context, f *Flags, troubles []error, usable bool) *exam
 			x.troubles = append(x.troubles, err)
 		}
 	}
-	x.keyset, x.keys = sync.OnceValues(x.loadKeyset), sync.OnceValues(x.loadKeys)
+	x.keysets, x.keys = sync.OnceValues(x.loadKeysets), sync.OnceValues(x.loadKeys)
 	x.nats = sync.OnceValues(func() (*connection, error) { return x.connect(ctx) })
 	x.owner = sync.OnceValues(func() (string, error) { return x.lookForOwner(ctx) })
 	x.running = sync.OnceValues(func() (bool, string) { return x.askProcess(ctx) })

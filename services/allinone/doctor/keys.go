@@ -25,9 +25,17 @@ func (x *exam) keyFile(set string, own func(dataDir string) string) string {
 	return set
 }
 
-func (x *exam) loadKeyset() (*seal.Keyset, error) {
-	keyset, err := seal.LoadKeysetFile(x.keyFile(x.flags.EncryptionKeysetFile, allinone.KeysetFile))
-	return keyset, x.notYet(err, x.flags.EncryptionKeysetFile)
+// sealers are the services whose keysets the program needs.
+func (x *exam) sealers() []string {
+	if x.flags.Service == whole {
+		return allinone.Sealers()
+	}
+	return []string{x.flags.Service}
+}
+
+func (x *exam) loadKeysets() (seal.Keysets, error) {
+	keysets, err := seal.LoadKeysets(x.keyFile(x.flags.EncryptionKeysetFile, allinone.KeysetFile), x.sealers()...)
+	return keysets, x.notYet(err, x.flags.EncryptionKeysetFile)
 }
 
 func (x *exam) loadKeys() (*identity.Keys, error) {
@@ -45,18 +53,18 @@ func (x *exam) notYet(err error, set string) error {
 
 // lookForOwner finds out whose the stores are.
 func (x *exam) lookForOwner(ctx context.Context) (string, error) {
-	keyset, err := x.keyset()
+	keysets, err := x.keysets()
 	if err != nil {
 		return "", err
 	}
 	if x.flags.NATSURL.IsZero() {
-		return x.embeddedOwner(ctx, keyset)
+		return x.embeddedOwner(ctx, keysets)
 	}
 	c, err := x.nats()
 	if err != nil {
 		return "", err
 	}
-	return installation.Look(ctx, c.js, keyset)
+	return installation.Look(ctx, c.js, keysets)
 }
 
 // checkKeyset checks that the keyset can be read and opens what is stored.
@@ -65,12 +73,12 @@ func (x *exam) checkKeyset(context.Context) Check {
 	if path == "" {
 		return skipped("DEVPILOT_ENCRYPTION_KEYSET_FILE is not set.")
 	}
-	_, err := x.keyset()
+	_, err := x.keysets()
 	switch {
 	case errors.Is(err, errNotYet):
 		return skipped("There is none yet: the first start makes %s.", path)
 	case err != nil:
-		return failed(fmt.Sprintf("The keyset %s cannot be used: %v.", path, err), "Name the keyset that the installation began with in DEVPILOT_ENCRYPTION_KEYSET_FILE; restore it from a backup if it is lost: without it what is stored cannot be read.")
+		return failed(fmt.Sprintf("The keyset %s cannot be used: %v.", path, err), "Name the keyset that the service began with in DEVPILOT_ENCRYPTION_KEYSET_FILE; restore it from a backup if it is lost: without it what is stored cannot be read.")
 	}
 	found := "The keyset " + path
 	if x.program.withoutNATS {
@@ -80,7 +88,7 @@ func (x *exam) checkKeyset(context.Context) Check {
 	switch {
 	case errors.Is(err, installation.ErrKeyset):
 		return failed(found+" does not open what is stored in NATS: it is another installation's.",
-			"Give all processes the keyset that the installation began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION).")
+			"Give each process the keyset that its service began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION).")
 	case err != nil:
 		return warning(fmt.Sprintf("%s can be read. Whether it opens what is stored is not known: %v.", found, err), "See what nats says.")
 	case id == "":

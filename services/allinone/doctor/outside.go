@@ -14,6 +14,8 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/bitbucket/hook"
+	"devpilot.io/bitbucket/pkg/installation"
+	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/allinone"
 )
 
@@ -191,9 +193,9 @@ func (x *exam) delivery(ctx context.Context) Check {
 	if x.notStarted() {
 		return skipped("Nothing was sent: the program does not run.")
 	}
-	keyset, err := x.keyset()
-	if err != nil {
-		return skipped("Without the keyset nothing can be signed; see keyset.")
+	keyset, c := x.signer(ctx)
+	if keyset == nil {
+		return c
 	}
 	secret, err := hook.InstallationSecret(keyset)
 	if err != nil {
@@ -203,4 +205,22 @@ func (x *exam) delivery(ctx context.Context) Check {
 		return failed(p.Trouble, "Check DEVPILOT_PUBLIC_URL and that the proxy before Devpilot passes POST "+allinone.WebhooksPath+"… on unchanged, to the webhook service of this installation.")
 	}
 	return ok("A signed delivery to ourselves through %s arrived and was verified; it was not routed.", public)
+}
+
+// signer is the keyset that signs for webhook, or what is said where this program has none.
+func (x *exam) signer(ctx context.Context) (*seal.Keyset, Check) {
+	keysets, err := x.keysets()
+	if err != nil {
+		return nil, skipped("Without the keyset nothing can be signed; see keyset.")
+	}
+	if keyset := keysets["webhook"]; keyset != nil {
+		return keyset, Check{}
+	}
+	keyset := keysets[x.flags.Service]
+	if c, err := x.nats(); err == nil {
+		if _, err := installation.Look(ctx, c.js, seal.Shared(keyset, "webhook")); errors.Is(err, installation.ErrKeyset) {
+			return nil, skipped("webhook has a keyset of its own, which signs: ask its own doctor (--service webhook).")
+		}
+	}
+	return keyset, Check{}
 }

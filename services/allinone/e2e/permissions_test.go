@@ -163,7 +163,7 @@ func TestPermissions_theOperatorsBackup(t *testing.T) {
 	const name = "acme"
 	from, to := guard(t, name, nil), guard(t, name, nil)
 	s := startTopology(t, topology{count: 1, env: []string{"DEVPILOT_INSTALLATION=" + name}, of: func(service string, _ int) []string { return from.as(service) }, guarded: &from})
-	keyset := "DEVPILOT_ENCRYPTION_KEYSET_FILE=" + filepath.Join(s.secrets, "encryption.json")
+	keyset := "DEVPILOT_ENCRYPTION_KEYSET_FILE=" + s.secrets
 	run := func(g guarded, user string, args ...string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), program(t, "devpilot"), args...) // our own program
 		cmd.Env = slices.Concat(cleanEnviron(), g.as(user), []string{"DEVPILOT_INSTALLATION=" + name, keyset})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -85,7 +86,9 @@ type processes struct {
 	admin    string
 	dir      string // data directory of the server "default"; not below /dev, where hooks could not be shown it
 	caches   string
-	secrets  string // files with secrets
+	secrets  string            // files with secrets
+	keysets  map[string]string // file of each service's
+	env      []string          // settings of all
 	nats     *testkit.RealNATSServer
 	redis    *testkit.RealRedisServer
 	log      recorder
@@ -109,6 +112,8 @@ type topology struct {
 	of        func(service string, i int) []string // settings of one; nil for none
 	guarded   *guarded                             // another NATS than the stack's, which settings name; nil for that
 	unready   bool                                 // that they are ready is not waited for
+
+	sharedKeyset bool // one for all services
 }
 
 func (top topology) replicas(service string) int {
@@ -139,6 +144,13 @@ func startTopology(t *testing.T, top topology) *processes {
 	s.startEmulator(t, filepath.Join(root, "emulator"))
 	s.nats, s.redis = testkit.RealNATS(t), testkit.RealRedis(t)
 	s.guarded = top.guarded
+	s.keysets = map[string]string{}
+	for _, name := range testkit.Services {
+		s.keysets[name] = filepath.Join(s.secrets, "encryption-"+name+".json")
+		if top.sharedKeyset {
+			s.keysets[name] = filepath.Join(s.secrets, "encryption.json")
+		}
+	}
 	env := append(s.environment(t), top.env...)
 	addresses := map[string][]string{}
 	for _, name := range []string{"auth", "repo", "webhook", "deployer"} {
@@ -151,6 +163,7 @@ func startTopology(t *testing.T, top topology) *processes {
 		}
 		env = append(env, "DEVPILOT_"+strings.ToUpper(name)+"_ADDR="+strings.Join(serving, ","))
 	}
+	s.env = env
 	for _, name := range testkit.Services {
 		for i := range top.replicas(name) {
 			s.startReplica(t, name, i, slices.Concat(env, top.settings(name, i)), addresses[name])
@@ -231,9 +244,11 @@ func (s *processes) environment(t *testing.T) []string {
 		}
 		return path
 	}
-	keyset, keys := filepath.Join(s.secrets, "encryption.json"), filepath.Join(s.secrets, "identity.json")
-	if _, err := seal.CreateKeysetFile(keyset); err != nil {
-		t.Fatal(err)
+	keys := filepath.Join(s.secrets, "identity.json")
+	for service, path := range s.keysets {
+		if _, err := seal.CreateKeysetFile(path); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatalf("the keyset of %s: %v", service, err)
+		}
 	}
 	if _, err := identity.CreateKeysFile(keys, testkit.Services...); err != nil {
 		t.Fatal(err)
@@ -241,7 +256,7 @@ func (s *processes) environment(t *testing.T) []string {
 	return append(cleanEnviron(),
 		"DEVPILOT_PUBLIC_URL="+s.url(), "DEVPILOT_LOG_LEVEL=debug", "DEVPILOT_LOG_FORMAT=json", "DEVPILOT_DRAIN_DELAY=0s",
 		"DEVPILOT_NATS_URL="+s.nats.URL(), "DEVPILOT_REDIS_URL="+s.redis.URL(),
-		"DEVPILOT_ENCRYPTION_KEYSET_FILE="+keyset, "DEVPILOT_IDENTITY_KEY_FILE="+keys,
+		"DEVPILOT_IDENTITY_KEY_FILE="+keys,
 		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+secretFile(t),
 		"DEVPILOT_ADMIN_TOKEN_FILE="+file("admin.token", s.admin),
 		"DEVPILOT_BITBUCKET_SITE_URL="+s.bucket.address, "DEVPILOT_BITBUCKET_API_URL="+s.bucket.address+"/2.0",
@@ -270,7 +285,7 @@ func (s *processes) startReplica(t *testing.T, name string, i int, env, grpc []s
 	}
 	p := testkit.StartProcess(t, name, &s.log, func() *exec.Cmd {
 		cmd := exec.Command(path)
-		cmd.Env = env
+		cmd.Env = append([]string{"DEVPILOT_ENCRYPTION_KEYSET_FILE=" + s.keysets[name]}, env...)
 		return cmd
 	})
 	s.replicas[name] = append(s.replicas[name], &replica{Process: p, ops: "http://" + ops})

@@ -132,7 +132,7 @@ readinessProbe: {httpGet: {path: /readyz, port: ops}, periodSeconds: 3, timeoutS
 {{- /* What a pod is given of the Secrets, and no more. */ -}}
 {{- define "devpilot.secrets" -}}
 {{- $s := .root.Values.secrets -}}
-- secret: {name: {{ $s.encryption.name }}, items: [{key: {{ $s.encryption.key }}, path: encryption.json}]}
+- secret: {name: {{ $s.encryption.name }}, items: [{key: {{ $s.encryption.key | default (printf "encryption-%s.json" .service) }}, path: encryption.json}]}
 - secret: {name: {{ $s.identity.name }}, items: [{key: identity-{{ .service }}.json, path: identity.json}]}
 {{- if .root.Values.tls.enabled }}
 - secret: {name: {{ .root.Values.tls.secret }}-{{ .service }}, items: [{key: tls.crt, path: tls/tls.crt}, {key: tls.key, path: tls/tls.key}, {key: ca.crt, path: tls/ca.crt}]}

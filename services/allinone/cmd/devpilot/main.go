@@ -18,6 +18,7 @@ import (
 	"devpilot.io/bitbucket/services/allinone"
 	"devpilot.io/bitbucket/services/allinone/backup"
 	"devpilot.io/bitbucket/services/allinone/doctor"
+	"devpilot.io/bitbucket/services/allinone/keyset"
 	"devpilot.io/bitbucket/services/cli"
 )
 
@@ -47,6 +48,11 @@ type grammar struct {
 	NATSPermissions struct {
 		allinone.PermissionSettings `embed:""`
 	} `cmd:"" name:"nats-permissions" help:"Print what each service may do in NATS, for nats-server's configuration."`
+	Keyset struct {
+		Split struct {
+			keyset.SplitSettings `embed:""`
+		} `cmd:"" help:"Make a keyset for each service out of the one that all have."`
+	} `cmd:"" help:"Change the encryption keysets while Devpilot runs (deploy/OPERATIONS.md, Keys)."`
 	Doctor  struct{} `cmd:"" help:"Check an installation from its settings, and say what to mend (devpilot doctor --help)."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -86,7 +92,7 @@ func run(ctx context.Context, process servicemain.Process) int {
 		fmt.Fprintf(process.Stderr, "devpilot: %v\n", err)
 		return 2
 	}
-	switch command, _, _ := strings.Cut(parsed.Command(), " "); command {
+	switch command, rest, _ := strings.Cut(parsed.Command(), " "); command {
 	case "version":
 		fmt.Fprintln(process.Stdout, "devpilot", servicemain.Version)
 	case "make-keys":
@@ -99,6 +105,11 @@ func run(ctx context.Context, process servicemain.Process) int {
 		err = allinone.PrintPermissions(process.Stdout, c.NATSPermissions.PermissionSettings)
 	case "accept-loss":
 		err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.LossSettings)
+	case "keyset":
+		switch step, _, _ := strings.Cut(rest, " "); step {
+		case "split":
+			err = keyset.Split(process.Stdout, c.Keyset.Split.SplitSettings)
+		}
 	case "backup":
 		err = backup.Backup(ctx, process, c.Backup.Settings)
 	case "restore":

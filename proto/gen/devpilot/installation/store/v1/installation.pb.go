@@ -28,10 +28,13 @@ type Installation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Random; the same for all processes of the installation.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The id, sealed by the installation's keyset: a process whose keyset does not open it is another's.
+	// The id, sealed by the keyset that all services had when each had no canary of its own. It counts for a service that
+	// has none yet.
 	SealedCanary []byte `protobuf:"bytes,2,opt,name=sealed_canary,json=sealedCanary,proto3" json:"sealed_canary,omitempty"`
 	// The key that sealed it.
-	KeyId         uint32 `protobuf:"varint,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	KeyId uint32 `protobuf:"varint,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// By service: a process whose keyset does not open that of its service is another installation's.
+	Canaries      map[string]*Canary `protobuf:"bytes,4,rep,name=canaries,proto3" json:"canaries,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -87,15 +90,84 @@ func (x *Installation) GetKeyId() uint32 {
 	return 0
 }
 
+func (x *Installation) GetCanaries() map[string]*Canary {
+	if x != nil {
+		return x.Canaries
+	}
+	return nil
+}
+
+// Canary tells whose a keyset is.
+type Canary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The installation's id, sealed by the service's keyset.
+	Sealed []byte `protobuf:"bytes,1,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// The key that sealed it.
+	KeyId         uint32 `protobuf:"varint,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Canary) Reset() {
+	*x = Canary{}
+	mi := &file_devpilot_installation_store_v1_installation_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Canary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Canary) ProtoMessage() {}
+
+func (x *Canary) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_installation_store_v1_installation_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Canary.ProtoReflect.Descriptor instead.
+func (*Canary) Descriptor() ([]byte, []int) {
+	return file_devpilot_installation_store_v1_installation_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Canary) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Canary) GetKeyId() uint32 {
+	if x != nil {
+		return x.KeyId
+	}
+	return 0
+}
+
 var File_devpilot_installation_store_v1_installation_proto protoreflect.FileDescriptor
 
 const file_devpilot_installation_store_v1_installation_proto_rawDesc = "" +
 	"\n" +
-	"1devpilot/installation/store/v1/installation.proto\x12\x1edevpilot.installation.store.v1\"Z\n" +
+	"1devpilot/installation/store/v1/installation.proto\x12\x1edevpilot.installation.store.v1\"\x97\x02\n" +
 	"\fInstallation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsealed_canary\x18\x02 \x01(\fR\fsealedCanary\x12\x15\n" +
-	"\x06key_id\x18\x03 \x01(\rR\x05keyIdB\x9a\x02\n" +
+	"\x06key_id\x18\x03 \x01(\rR\x05keyId\x12V\n" +
+	"\bcanaries\x18\x04 \x03(\v2:.devpilot.installation.store.v1.Installation.CanariesEntryR\bcanaries\x1ac\n" +
+	"\rCanariesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12<\n" +
+	"\x05value\x18\x02 \x01(\v2&.devpilot.installation.store.v1.CanaryR\x05value:\x028\x01\"7\n" +
+	"\x06Canary\x12\x16\n" +
+	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\rR\x05keyIdB\x9a\x02\n" +
 	"\"com.devpilot.installation.store.v1B\x11InstallationProtoP\x01ZFdevpilot.io/bitbucket/proto/gen/devpilot/installation/store/v1;storev1\xa2\x02\x03DIS\xaa\x02\x1eDevpilot.Installation.Store.V1\xca\x02\x1eDevpilot\\Installation\\Store\\V1\xe2\x02*Devpilot\\Installation\\Store\\V1\\GPBMetadata\xea\x02!Devpilot::Installation::Store::V1b\x06proto3"
 
 var (
@@ -110,16 +182,20 @@ func file_devpilot_installation_store_v1_installation_proto_rawDescGZIP() []byte
 	return file_devpilot_installation_store_v1_installation_proto_rawDescData
 }
 
-var file_devpilot_installation_store_v1_installation_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_devpilot_installation_store_v1_installation_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_devpilot_installation_store_v1_installation_proto_goTypes = []any{
 	(*Installation)(nil), // 0: devpilot.installation.store.v1.Installation
+	(*Canary)(nil),       // 1: devpilot.installation.store.v1.Canary
+	nil,                  // 2: devpilot.installation.store.v1.Installation.CanariesEntry
 }
 var file_devpilot_installation_store_v1_installation_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: devpilot.installation.store.v1.Installation.canaries:type_name -> devpilot.installation.store.v1.Installation.CanariesEntry
+	1, // 1: devpilot.installation.store.v1.Installation.CanariesEntry.value:type_name -> devpilot.installation.store.v1.Canary
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_installation_store_v1_installation_proto_init() }
@@ -133,7 +209,7 @@ func file_devpilot_installation_store_v1_installation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_installation_store_v1_installation_proto_rawDesc), len(file_devpilot_installation_store_v1_installation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
