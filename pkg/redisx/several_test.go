@@ -231,6 +231,7 @@ func TestCluster_aNodeThatIsGone(t *testing.T) {
 	testkit.Eventually(t, wait, func() error { return c.Ping(t.Context()).Err() })
 	everything(t, c)
 	budget := redisx.NewBudget(redisx.BudgetConfig{Client: c, Consumer: "consumer-key", Service: "repo"})
+	s.AwaitReplicas()
 	s.Nodes[0].Kill()
 	s.AwaitWhole()
 	start := time.Now()

@@ -268,6 +268,36 @@ func (c *ClusterRedis) AwaitWhole() {
 	}
 }
 
+// AwaitReplicas waits until the replicas have all that was written so far.
+func (c *ClusterRedis) AwaitReplicas() {
+	c.t.Helper()
+	for _, node := range c.Nodes {
+		client := c.client(node, c.setup.Password)
+		Eventually(c.t, startTimeout, func() error {
+			info, err := client.Info(c.t.Context(), "replication").Result()
+			if err != nil || !strings.Contains(info, "role:master") {
+				return err
+			}
+			written := field(info, "master_repl_offset:")
+			has := field(info, "slave0:")
+			if written == "" || !strings.Contains(has, "state=online,offset="+written+",") {
+				return fmt.Errorf("%s was written, the replica is at %q", written, has)
+			}
+			return nil
+		})
+	}
+}
+
+// field is the rest of the line of a server's INFO that begins with name.
+func field(info, name string) string {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, name); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
 // URL names two nodes of the cluster.
 func (c *ClusterRedis) URL() string {
 	return c.url(c.Nodes[0], c.setup.Password) + "?cluster=true&addr=" + c.address(c.Nodes[1])

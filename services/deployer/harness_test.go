@@ -127,7 +127,21 @@ func (b *bench) create(id string, app *deployerv1.App) *deployerv1.App {
 	if err != nil {
 		b.t.Fatalf("create %s: %v", id, err)
 	}
+	b.firstPoll(app.GetRepository())
 	return resp.GetApp()
+}
+
+// firstPoll waits until a repository's first poll has begun, which comes soon after its first app was created: what
+// a test does later is then told by deliveries, or by the polls that it asks for.
+func (b *bench) firstPoll(repository string) {
+	b.t.Helper()
+	testkit.Eventually(b.t, timeout, func() error {
+		states, err := b.nats.JS().KeyValue(b.t.Context(), "deployer-reconcile")
+		if err == nil {
+			_, err = states.Get(b.t.Context(), workspace+"."+repository)
+		}
+		return err
+	})
 }
 
 func web(auto bool) *deployerv1.App {

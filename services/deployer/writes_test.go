@@ -58,6 +58,21 @@ func (b *bench) written(name string) uint64 {
 	return s.CachedInfo().State.LastSeq
 }
 
+// laneAndCount is the lane of the app web, and how many messages its stream had taken by then.
+func (b *bench) laneAndCount(lanes string) (*storev1.Lane, uint64) {
+	b.t.Helper()
+	for {
+		before := b.written(lanes)
+		l, _, err := b.stores().Lanes.Get(b.t.Context(), "acme-inc.web")
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if b.written(lanes) == before {
+			return l, before
+		}
+	}
+}
+
 // decided is what a lane says apart from what is to be told of it and whether it is watched over.
 func decided(l *storev1.Lane) *storev1.Lane {
 	l = proto.CloneOf(l)
@@ -90,16 +105,24 @@ func TestDeployment_writesItsLaneForDecisionsOnly(t *testing.T) {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	was, _, err := b.stores().Lanes.Get(t.Context(), "acme-inc.web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := b.written(lanes)
+	was, before := b.laneAndCount(lanes)
 	_, delivery := b.push("2")
 	b.await("web", 2, deployerv1.Deployment_COMPLETED)
 	b.awaitSaid(delivery, "Deployed as #2")
 	testkit.Eventually(t, timeout, cleared)
 	var decisions []*storev1.Lane
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	came, _, err := sub.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := int(b.written(lanes) - before); i < came; i++ { // written before the lane was read
+		if _, err := sub.NextMsg(timeout); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for range b.written(lanes) - before {
 		m, err := sub.NextMsg(timeout)
 		if err != nil {

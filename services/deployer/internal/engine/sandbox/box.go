@@ -104,10 +104,10 @@ type box struct {
 	// began reports whether the command was started, once all is over.
 	began func() bool
 	// silence is how long the guard bears silence, and pulse breaks it once the hook has begun.
-	// guarded is closed when the guard is no more, and ends is what closes when we die.
+	// watcher is the guard, and ends is what closes when we die.
 	silence time.Duration
 	pulse   *pulse
-	guarded <-chan struct{}
+	watcher *process
 	ends    []*os.File
 	cleanup []func()
 }
@@ -148,7 +148,6 @@ func (b *box) run(ctx context.Context, s Spec, sink Sink) (Result, error) {
 
 	var r Result
 	why := b.supervise(ctx, s)
-	stalled := b.pulse.stalled()
 	b.kill() // what the command left behind
 	leftErr := b.gone(5 * time.Second)
 	r.OutputCut = out.finish(time.Second)
@@ -163,8 +162,8 @@ func (b *box) run(ctx context.Context, s Spec, sink Sink) (Result, error) {
 	if leftErr != nil {
 		return r, fmt.Errorf("%w: %w", ErrLeft, leftErr)
 	}
-	if stalled > 0 && why == nil && r.ExitCode == 128+int(syscall.SIGKILL) {
-		return r, fmt.Errorf("%w for %s", ErrStalled, stalled.Round(time.Second))
+	if why == nil && r.ExitCode == 128+int(syscall.SIGKILL) && b.silenced() {
+		return r, fmt.Errorf("%w for %s", ErrStalled, b.silence)
 	}
 	if r.ExitCode == 1 && why == nil && !b.began() { // 1 is bubblewrap's own
 		return Result{}, fmt.Errorf("%w: the sandbox could not be set up (see the lines above)", ErrStart)
@@ -189,10 +188,10 @@ func (b *box) supervise(ctx context.Context, s Spec) verdict {
 		b.kill()
 		<-b.done
 		return why
-	case <-b.guarded: // nobody would end it with us
+	case <-b.watcher.done: // nobody would end it with us
 		b.kill()
 		<-b.done
-		if b.pulse.stalled() > 0 { // it did its work
+		if b.silenced() { // it did its work
 			return nil
 		}
 		return func(*Result) string { return "Killed: the process that watches over it was ended." }

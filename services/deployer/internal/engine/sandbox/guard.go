@@ -40,7 +40,8 @@ const word = "go\n"
 // It reads from descriptor 3, a pipe that only this worker writes to. The worker writes a point at
 // short intervals. When the pipe is closed, the worker is dead. When nothing comes for the timeout,
 // the worker stands still, and another one may hold its lease. In both cases the guard kills the
-// hook's process group. It must not kill a stranger that got the same number after the hook ended
+// hook's process group, and where nothing came it says so with its exit status: only the guard knows
+// how long it waited. It must not kill a stranger that got the same number after the hook ended
 // by itself: descriptor 4 is the hook's directory in /proc, which is empty once the hook is gone; a
 // process group keeps its number until all of it has ended.
 //
@@ -53,9 +54,13 @@ const word = "go\n"
 const watching = `trap '' HUP INT TERM
 while :; do
 	beat=$("$3" "$1" "$4" -c 1 <&3)
-	case $?$beat in 0 | 124) break ;; esac
+	case $?$beat in 0) said=0; break ;; 124) said=` + silent + `; break ;; esac
 done
-if [ "$2" -lt 0 ] || [ -e /proc/self/fd/4/stat ]; then kill -s KILL -- "$2"; fi`
+if [ "$2" -lt 0 ] || [ -e /proc/self/fd/4/stat ]; then kill -s KILL -- "$2" && exit "$said"; fi
+exit 0`
+
+// silent is the exit status of a guard that ended its hook because it heard nothing.
+const silent = "9"
 
 // guard starts the guard of a hook that is about to begin, and gives it signs of life. target is what
 // kill is to end, first the number of the hook's first process.
@@ -87,11 +92,24 @@ func (b *box) guard(target string, first int) error {
 	if err != nil {
 		return fmt.Errorf("guard of the hook: %w", err)
 	}
-	b.guarded = g.done
+	b.watcher = g
 	b.later(g.stop)
 	b.pulse = beat(line, b.silence)
 	b.later(b.pulse.stop)
 	return nil
+}
+
+// silenced tells, once the hook is over, whether its guard ended it because it heard nothing.
+func (b *box) silenced() bool {
+	b.pulse.stop() // the guard ends with the line, if it has not yet
+	limit := time.NewTimer(5 * time.Second)
+	defer limit.Stop()
+	select {
+	case <-b.watcher.done:
+		return strconv.Itoa(b.watcher.code()) == silent
+	case <-limit.C:
+		return false
+	}
 }
 
 // lookUp finds a program of the system, also where a service's PATH does not lead.
@@ -108,56 +126,35 @@ func lookUp(name string) (string, error) {
 
 // pulse gives a guard its signs of life until it is stopped.
 type pulse struct {
-	silence time.Duration
-	end     chan struct{}
-	ended   sync.WaitGroup
-
-	mu   sync.Mutex
-	last time.Time
-	gap  time.Duration // the longest between two beats so far
+	end  func()
+	done sync.WaitGroup
 }
 
-// beat begins. The line must not block for long when nobody reads it: a pipe takes beats for days.
-func beat(line io.Writer, silence time.Duration) *pulse {
-	p := &pulse{silence: silence, end: make(chan struct{}), last: time.Now()}
-	p.ended.Go(func() {
+// beat begins, and closes the line in the end. The line must not block for long when nobody reads it: a pipe takes
+// beats for days.
+func beat(line io.WriteCloser, silence time.Duration) *pulse {
+	end := make(chan struct{})
+	p := &pulse{end: sync.OnceFunc(func() { close(end) })}
+	p.done.Go(func() {
+		defer line.Close()
 		every := time.NewTicker(silence / beatsPerTimeout)
 		defer every.Stop()
 		for {
 			select {
-			case <-p.end:
+			case <-end:
 				return
 			case <-every.C:
 			}
-			at := time.Now()
 			_, _ = io.WriteString(line, ".") // a guard that is gone took the hook with it
-			p.mark(at)
 		}
 	})
 	return p
 }
 
-// mark notes a sign of life that was given between at and now. Its worker may have been stopped between the two:
-// the guard then waited from the sign before until now.
-func (p *pulse) mark(at time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.gap, p.last = max(p.gap, time.Since(p.last)), at
-}
-
-// stalled is for how long this worker stood still, if that was too long for the guard; 0 if not.
-func (p *pulse) stalled() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if gap := max(p.gap, time.Since(p.last)); gap >= p.silence {
-		return gap
-	}
-	return 0
-}
-
+// stop may be called again.
 func (p *pulse) stop() {
-	close(p.end)
-	p.ended.Wait()
+	p.end()
+	p.done.Wait()
 }
 
 // silenceTimeout is what a runner was told, in whole seconds as the guard's timeout(1) wants it.
