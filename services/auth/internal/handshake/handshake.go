@@ -37,7 +37,7 @@ const (
 	// one that died within about this time, and each process asks Redis again within two seconds of that; a
 	// person who is turned away at once has to start over.
 	patience = 4 * time.Second
-	// between two questions. The circuit before Redis answers most of them without asking.
+	// pause is how long it is between two questions. The circuit before Redis answers most of them without asking.
 	pause = 100 * time.Millisecond
 )
 
