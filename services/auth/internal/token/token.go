@@ -45,21 +45,32 @@ type Token struct {
 	AccountUUID  string
 }
 
-// Timing holds the protocol's times; the zero value means those of DESIGN.md#a-token-that-never-races. Tests shorten them.
+// What Timing's fields are where nothing else is said (DESIGN.md#a-token-that-never-races).
+const (
+	// refresh bounds an attempt, from taking the lease to the last byte of Bitbucket's answer.
+	refresh = 15 * time.Second
+	// takeOver is how long a record must be seen unchanged before another's lease is taken.
+	takeOver = 30 * time.Second
+	// firstPoll is the first pause between polls of a record that another process refreshes, and maxPoll the longest.
+	firstPoll, maxPoll = 25 * time.Millisecond, time.Second
+	// drain is how long shutdown waits for refreshes that are on their way.
+	drain = 20 * time.Second
+	// scan is how often the keeper looks for what is due.
+	scan = 5 * time.Second
+	// stagger is how much later than due a replica may come, so that they do not come together.
+	stagger = 20 * time.Second
+	// sweep is how often the schedules are checked against the integrations.
+	sweep = time.Hour
+)
+
+// Timing holds the protocol's times; the zero value of each field means its default, which says what it is. Tests
+// shorten them.
 type Timing struct {
-	// Refresh bounds an attempt, from taking the lease to the last byte of Bitbucket's answer: 15 s.
-	Refresh time.Duration
-	// TakeOver is how long a record must be seen unchanged before another's lease is taken: 30 s.
-	TakeOver time.Duration
-	// Poll and MaxPoll are the pauses between polls of a record that another process refreshes.
-	Poll, MaxPoll time.Duration
-	// Drain is how long shutdown waits for flights: 20 s.
-	Drain time.Duration
-	// Scan is how often the keeper looks for what is due, and Stagger how much later than due a
-	// replica may come, so that they do not come together.
-	Scan, Stagger time.Duration
-	// Sweep is how often the schedules are checked against the integrations: hourly.
-	Sweep time.Duration
+	Refresh, TakeOver time.Duration
+	Poll, MaxPoll     time.Duration
+	Drain             time.Duration
+	Scan, Stagger     time.Duration
+	Sweep             time.Duration
 }
 
 func (t Timing) withDefaults() Timing {
@@ -68,14 +79,14 @@ func (t Timing) withDefaults() Timing {
 			*d = v
 		}
 	}
-	def(&t.Refresh, 15*time.Second)
-	def(&t.TakeOver, 30*time.Second)
-	def(&t.Poll, 25*time.Millisecond)
-	def(&t.MaxPoll, time.Second)
-	def(&t.Drain, 20*time.Second)
-	def(&t.Scan, 5*time.Second)
-	def(&t.Stagger, 20*time.Second)
-	def(&t.Sweep, time.Hour)
+	def(&t.Refresh, refresh)
+	def(&t.TakeOver, takeOver)
+	def(&t.Poll, firstPoll)
+	def(&t.MaxPoll, maxPoll)
+	def(&t.Drain, drain)
+	def(&t.Scan, scan)
+	def(&t.Stagger, stagger)
+	def(&t.Sweep, sweep)
 	return t
 }
 

@@ -241,7 +241,7 @@ func (s *ShortLived) once(ctx context.Context, subject, requestID string, made *
 	}
 	seen = v.GetRequest()
 	if seen.GetMethod() != made.GetMethod() || string(seen.GetFingerprint()) != string(made.GetFingerprint()) {
-		return nil, false, apierr.New(apierr.ReasonRequestIDReused, "This requestId was used for a different request in the last 24 hours. Use a new one.",
+		return nil, false, apierr.New(apierr.ReasonRequestIDReused, fmt.Sprintf("This requestId was used for a different request in the last %d hours. Use a new one.", RequestLife/time.Hour),
 			apierr.WithField("requestId", "used for a different request"))
 	}
 	return seen, false, nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
@@ -67,7 +68,8 @@ func (s *Service) serveCallback(w http.ResponseWriter, r *http.Request, p *Provi
 	state := parameter(r, "state")
 	made := s.attempts.find(r, p.settings.ID, state)
 	if made == nil {
-		s.failed(w, r, apierr.New(apierr.ReasonSignInFailed, "This sign-in was not begun in this browser, took longer than ten minutes, or was completed before. Sign in again."))
+		s.failed(w, r, apierr.Newf(apierr.ReasonSignInFailed,
+			"This sign-in was not begun in this browser, took longer than %d minutes, or was completed before. Sign in again.", attemptLife/time.Minute))
 		return
 	}
 	http.SetCookie(w, s.attempts.cookie(state, "", -1)) // spent, however it ends

@@ -35,19 +35,39 @@ type Connection struct {
 	NarrowedTo []string
 }
 
-// Timing is how long things take; the zero value of each field means its default.
+// What Timing's fields are where nothing else is said.
+const (
+	// takeover is how long a lease must be seen unchanged before it may be taken over.
+	takeover = 30 * time.Second
+	// run bounds what one run does at Bitbucket; it is less than takeover, so that nobody works on what another has.
+	run = 25 * time.Second
+	// checkEvery is how often a registered webhook is compared with Bitbucket's list at most.
+	checkEvery = 6 * time.Hour
+	// secretAge is how old the secret of a webhook that we registered becomes before it is rotated.
+	secretAge = 90 * 24 * time.Hour
+	// suspect is the least pause between two checks of a webhook for evidence that something is wrong with it.
+	suspect = 15 * time.Second
+	// mistrust is the longest pause between two times that refused signatures have the secret written; it doubles from suspect.
+	mistrust = time.Hour
+	// retryFirst is the first pause after temporary trouble, and retryMost the longest; they double.
+	retryFirst, retryMost = 5 * time.Second, time.Hour
+	// retryGiven is the longest pause after a refusal that somebody must cure; it doubles from 12 times retryFirst.
+	retryGiven = 24 * time.Hour
+	// sweep is how often all webhooks are looked through.
+	sweep = time.Hour
+	// poll is how often a waiter looks for a result of another replica.
+	poll = 200 * time.Millisecond
+)
+
+// Timing is how long things take; the zero value of each field means its default, which says what it is.
 type Timing struct {
-	Takeover   time.Duration // a lease seen unchanged for so long may be taken over; 30 s
-	Run        time.Duration // bounds what a run does at Bitbucket, less than Takeover; 25 s
-	CheckEvery time.Duration // how often a registered webhook is compared with Bitbucket's list at most; 6 h, see checkedInTime
-	SecretAge  time.Duration // how old a secret of a webhook that we registered becomes before it is rotated; 90 days, negative: it is not
-	Suspect    time.Duration // the least pause between two checks of a webhook for evidence that something is wrong with it; 15 s
-	Mistrust   time.Duration // the longest pause between two times that refused signatures have the secret written, doubling from Suspect; 1 h
-	RetryFirst time.Duration // the first pause after temporary trouble, doubling; 5 s
-	RetryMost  time.Duration // the longest such pause; 1 h
-	RetryGiven time.Duration // the longest pause after a refusal that somebody must cure, doubling from 12 times RetryFirst; 24 h
-	Sweep      time.Duration // how often all webhooks are looked through; 1 h
-	Poll       time.Duration // how often a waiter looks for a result of another replica; 200 ms
+	Takeover, Run         time.Duration
+	CheckEvery            time.Duration // see checkedInTime
+	SecretAge             time.Duration // negative: secrets are not rotated
+	Suspect, Mistrust     time.Duration
+	RetryFirst, RetryMost time.Duration
+	RetryGiven            time.Duration
+	Sweep, Poll           time.Duration
 }
 
 func (t Timing) withDefaults() Timing {
@@ -56,17 +76,17 @@ func (t Timing) withDefaults() Timing {
 			*d = v
 		}
 	}
-	def(&t.Takeover, 30*time.Second)
-	def(&t.Run, 25*time.Second)
-	def(&t.CheckEvery, 6*time.Hour)
-	def(&t.SecretAge, 90*24*time.Hour)
-	def(&t.Suspect, 15*time.Second)
-	def(&t.Mistrust, time.Hour)
-	def(&t.RetryFirst, 5*time.Second)
-	def(&t.RetryMost, time.Hour)
-	def(&t.RetryGiven, 24*time.Hour)
-	def(&t.Sweep, time.Hour)
-	def(&t.Poll, 200*time.Millisecond)
+	def(&t.Takeover, takeover)
+	def(&t.Run, run)
+	def(&t.CheckEvery, checkEvery)
+	def(&t.SecretAge, secretAge)
+	def(&t.Suspect, suspect)
+	def(&t.Mistrust, mistrust)
+	def(&t.RetryFirst, retryFirst)
+	def(&t.RetryMost, retryMost)
+	def(&t.RetryGiven, retryGiven)
+	def(&t.Sweep, sweep)
+	def(&t.Poll, poll)
 	return t
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -47,7 +48,7 @@ func (s *Service) once(ctx context.Context, workspace, method, id string, body p
 		return 0, fmt.Errorf("app: look a request up: %w", err)
 	}
 	if string(seen.GetFingerprint()) != string(sum[:]) {
-		return 0, apierr.New(apierr.ReasonRequestIDReused, "This requestId was used for another request within the last 24 hours. Use a new one.",
+		return 0, apierr.New(apierr.ReasonRequestIDReused, fmt.Sprintf("This requestId was used for another request within the last %d hours. Use a new one.", store.RequestLife/time.Hour),
 			apierr.WithField("requestId", "used for another request"))
 	}
 	result, _, err := s.cfg.Store.Requests.Get(ctx, key+".result")
