@@ -53,6 +53,9 @@ type NATSConfig struct {
 	// Need is what a new store must have room for, in bytes; a volume that has less is a VolumeError. It
 	// counts where MaxStore is computed.
 	Need int64
+	// GuestWrites are subjects that who connects to InProcessConn without ConnectOption may publish, beside
+	// reading streams. It counts without a listener.
+	GuestWrites []string
 	// CanaryInterval is the time between health checks, 5 s when zero; negative switches
 	// them off (tests that are about something else).
 	CanaryInterval time.Duration
@@ -120,7 +123,7 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 		return nil, fmt.Errorf("engine: create the JetStream store directory: %w", err)
 	}
 	if n.Private() {
-		n.access = newAccess()
+		n.access = newAccess(cfg.GuestWrites)
 	}
 	var err error
 	if n.lock, err = lockDir(n.cfg.StoreDir); err != nil {

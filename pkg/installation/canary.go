@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"strings"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/seal"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/installation/store/v1"
@@ -35,6 +37,29 @@ func opens(rec *storev1.Installation, keysets seal.Keysets) error {
 		}
 	}
 	return nil
+}
+
+// Canary is the key that sealed the canary of a service; ok is false where there is none yet.
+func Canary(ctx context.Context, js jetstream.JetStream, service string) (key uint32, ok bool, err error) {
+	rec, err := stored(ctx, js)
+	if err != nil || rec == nil {
+		return 0, false, err
+	}
+	c := canaryOf(rec, service)
+	return c.GetKeyId(), c != nil, nil
+}
+
+// SealAnew does for the services of the keysets what their processes do at their start: canaries are sealed by the keys that seal now. ErrKeyset
+// says that a keyset is not that of its service. Where no process has been started yet it does nothing.
+func SealAnew(ctx context.Context, js jetstream.JetStream, keysets seal.Keysets) error {
+	if rec, err := stored(ctx, js); err != nil || rec == nil {
+		return err
+	}
+	b, err := kv.Open[storev1.Installation](ctx, js, kv.Config{Name: Bucket})
+	if err == nil {
+		_, err = sealAnew(ctx, b, keysets)
+	}
+	return err
 }
 
 // sealAnew has each service's canary sealed by the key that seals now, so that a key before it may be dropped. The first

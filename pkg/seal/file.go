@@ -33,10 +33,6 @@ func createExclusive(path string, content []byte) error {
 	return place(path, content, os.Link)
 }
 
-func replace(path string, content []byte) error {
-	return place(path, content, os.Rename)
-}
-
 func place(path string, content []byte, into func(from, to string) error) (err error) {
 	dir := filepath.Dir(path)
 	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // 0600 by its contract

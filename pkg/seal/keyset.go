@@ -2,12 +2,14 @@ package seal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/core/cryptofmt"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -87,6 +89,49 @@ func (k *Keyset) KeyIDs() []uint32 {
 	return ids
 }
 
+// Primary is the id of the key that seals.
+func (k *Keyset) Primary() uint32 { return k.handle.KeysetInfo().GetPrimaryKeyId() }
+
+// Added is the newest key of those that were added after the primary and do not seal yet; ok is false where there is none.
+func (k *Keyset) Added() (id uint32, ok bool) {
+	_, after := k.around()
+	if len(after) == 0 {
+		return 0, false
+	}
+	return after[len(after)-1], true
+}
+
+// Earlier lists the keys that sealed before the primary, oldest first.
+func (k *Keyset) Earlier() []uint32 {
+	before, _ := k.around()
+	return before
+}
+
+// around are the keys before and after the primary: AddKey puts a key behind all others.
+func (k *Keyset) around() (before, after []uint32) {
+	info := k.handle.KeysetInfo()
+	met := false
+	for _, i := range info.GetKeyInfo() {
+		switch {
+		case i.GetKeyId() == info.GetPrimaryKeyId():
+			met = true
+		case met:
+			after = append(after, i.GetKeyId())
+		default:
+			before = append(before, i.GetKeyId())
+		}
+	}
+	return before, after
+}
+
+// KeyOf is the id of the key that sealed a text of Seal; ok is false for what is none.
+func KeyOf(ciphertext []byte) (id uint32, ok bool) {
+	if len(ciphertext) <= cryptofmt.TinkPrefixSize || ciphertext[0] != cryptofmt.TinkStartByte {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(ciphertext[1:]), true
+}
+
 // AddKey returns a keyset with one more, new key that opens but does not seal yet: every replica
 // must hold it before one of them seals with it.
 func (k *Keyset) AddKey() (*Keyset, uint32, error) {
@@ -163,8 +208,9 @@ func CreateKeysetFile(path string) (*Keyset, error) {
 // CreateFile writes the keyset to path as CreateKeysetFile does: fs.ErrExist when the file is there.
 func (k *Keyset) CreateFile(path string) error { return k.write(path, createExclusive) }
 
-// SaveFile replaces the keyset file at path in one step, mode 0600, synced: for rotation.
-func (k *Keyset) SaveFile(path string) error { return k.write(path, replace) }
+// SaveFile replaces the keyset file at path in one step, mode 0600, synced: for rotation. It belongs to whom its directory
+// belongs to, where this process may give it away.
+func (k *Keyset) SaveFile(path string) error { return k.write(path, ReplaceSecretFile) }
 
 func (k *Keyset) write(path string, how func(path string, content []byte) error) error {
 	var buf bytes.Buffer

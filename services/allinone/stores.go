@@ -26,7 +26,7 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 	}
 	url, sizes := p.settings.NATSURL.Reveal(), stream.Settings{Bytes: p.settings.StreamsMiB << 20}
 	if p.settings.NATSURL.IsZero() {
-		p.nats, err = engine.StartNATS(ctx, engine.NATSConfig{StoreDir: p.dir.nats(), Need: p.settings.EmbeddedNeed(), Logger: p.loggerOf("nats")})
+		p.nats, err = engine.StartNATS(ctx, engine.NATSConfig{StoreDir: p.dir.nats(), Need: p.settings.EmbeddedNeed(), GuestWrites: guestWrites(p.installation), Logger: p.loggerOf("nats")})
 		if errors.Is(err, engine.ErrStoreInUse) {
 			return fmt.Errorf("another Devpilot process uses the data directory %s: stop that one, or choose another directory with --data-dir (DEVPILOT_DATA_DIR)", p.dir.path)
 		}

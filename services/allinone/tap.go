@@ -14,12 +14,12 @@ import (
 )
 
 // The embedded NATS has no address. While the program runs it is reached through a socket in the data directory, by those who may
-// use that directory, and only to be read: for backups.
+// use that directory, and only to be read, for backups, and to have what is sealed there sealed anew.
 
 const storesSocket = "stores.sock"
 
 // DialStores connects to the embedded NATS of the program that runs on a data directory; fs.ErrNotExist or ECONNREFUSED where none does. Who
-// connects may read all streams and write none.
+// connects may read all streams, and write where sealed records are.
 func DialStores(ctx context.Context, dataDir string) (net.Conn, error) {
 	return inDirectory(dataDir, func(path string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)

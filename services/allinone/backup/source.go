@@ -42,6 +42,16 @@ func (s *source) close() error {
 	return s.server.Close()
 }
 
+// Reach connects with the stores of an installation as people's tools do, to read streams and write records: through the program that runs on them where
+// they are embedded. What it returns is to be called in the end.
+func (f Stores) Reach(ctx context.Context, program string) (*kv.Session, func() error, error) {
+	s, err := f.open(ctx, program, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.session, s.close, nil
+}
+
 // open reaches the stores. Embedded ones are reached through the program that runs on them where they are only to be read, else through a server of
 // our own, which no program may be using.
 func (f Stores) open(ctx context.Context, program string, readOnly bool) (*source, error) {
@@ -76,7 +86,7 @@ func (f Stores) embedded(ctx context.Context, out *source, settings *stream.Sett
 	dir := f.DataDir
 	if readOnly {
 		if _, err := os.Stat(allinone.StoreDir(dir)); err != nil {
-			return "", nil, fmt.Errorf("there is nothing to back up: the data directory %s has no stores (--data-dir, DEVPILOT_DATA_DIR), and no NATS is named (DEVPILOT_NATS_URL): %w", dir, err)
+			return "", nil, fmt.Errorf("there is nothing stored: the data directory %s has no stores (--data-dir, DEVPILOT_DATA_DIR), and no NATS is named (DEVPILOT_NATS_URL): %w", dir, err)
 		}
 		if conn, err := allinone.DialStores(ctx, dir); err == nil {
 			_ = conn.Close()

@@ -167,9 +167,9 @@ func (r *restorable) byThePage(block int, backup string) string {
 		r.t.Fatal(err)
 	}
 	const directory = "/var/backups/devpilot/today"
-	blocks := shellBlock.FindAllStringSubmatch(string(page), -1)
-	if len(blocks) != 2 || !strings.Contains(blocks[block][1], directory) {
-		r.t.Fatalf("the page has %d blocks, or block %d does not name %s", len(blocks), block, directory)
+	blocks := slices.DeleteFunc(shellBlock.FindAllStringSubmatch(string(page), -1), func(b []string) bool { return !strings.Contains(b[1], directory) })
+	if len(blocks) != 2 {
+		r.t.Fatalf("the page has %d blocks that name %s", len(blocks), directory)
 	}
 	ctx, cancel := context.WithTimeout(r.t.Context(), timeout)
 	defer cancel()

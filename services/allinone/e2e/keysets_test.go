@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -106,4 +109,118 @@ func TestKeysets_splitBesideProcessesWithTheOneBefore(t *testing.T) {
 		awaitReady(t, top.replicas[service][0].ops)
 	}
 	n.live("web", s.site().commit(t, repo, "main", "with both"))
+}
+
+// keysByThePage runs the blocks of the part Keys of deploy/OPERATIONS.md one after the other, with a restart of all processes between them.
+func keysByThePage(t *testing.T, env []string, restart func()) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", "..", "..", "deploy", "OPERATIONS.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(page), "\n## Keys\n")
+	part, _, _ = strings.Cut(part, "\n## ")
+	blocks := shellBlock.FindAllStringSubmatch(part, -1)
+	if len(blocks) != 3 {
+		t.Fatalf("the page has %d blocks about keys", len(blocks))
+	}
+	run := func(script string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail")
+		shell.Stdin = strings.NewReader(script)
+		shell.Env = append(slices.Concat(cleanEnviron(), env), "PATH="+filepath.Dir(program(t, "devpilot"))+":"+os.Getenv("PATH"))
+		out, err := shell.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s ended with %v:\n%s", script, err, out)
+		}
+		t.Logf("%s%s", script, out)
+	}
+	run(blocks[0][1])
+	restart()
+	run(blocks[1][1])
+	restart()
+	if out, err := devpilot(t, env, "keyset", "retire"); err == nil || !strings.Contains(out, "stays, for with it are sealed") {
+		t.Fatalf("a key that seals what is stored was dropped: %v\n%s", err, out)
+	}
+	if out, err := devpilot(t, env, "keyset", "check"); err == nil || !strings.Contains(out, "sealed with earlier keys") {
+		t.Fatalf("before all is sealed anew: %v\n%s", err, out)
+	}
+	killed := exec.CommandContext(t.Context(), program(t, "devpilot"), "keyset", "reseal") // our own program
+	killed.Env = slices.Concat(cleanEnviron(), env)
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = killed.Process.Kill()
+	_ = killed.Wait() // it was killed, wherever it was
+	run(blocks[2][1])
+	restart()
+	if out, err := devpilot(t, env, "keyset", "check"); err != nil || strings.Contains(out, "earlier") {
+		t.Errorf("afterwards: %v\n%s", err, out)
+	}
+}
+
+// devpilot runs a command of the program.
+func devpilot(t *testing.T, env []string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program(t, "devpilot"), args...) // our own program
+	cmd.Env = slices.Concat(cleanEnviron(), env)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// secretive is an app with what the deployer and auth seal.
+func secretive(n *tenant, app string) {
+	n.t.Helper()
+	n.api.must("PATCH", n.path("/apps/%s", app), object{"variables": []any{object{"name": "TOKEN", "value": "s3cr3t", "secret": true}}})
+}
+
+// By the page's words a new key takes the place of the one before, under pushes: all of them are deployed, nobody is signed out, and
+// the key that seals afterwards is alone.
+func TestOperations_keysAreChangedByThePage(t *testing.T) {
+	t.Parallel()
+	t.Run("in one process", func(t *testing.T) {
+		t.Parallel()
+		r := startRestorable(t)
+		secretive(r.tenant, "web")
+		stop := r.pushing()
+		keysByThePage(t, r.daemon.env, func() {
+			r.daemon.terminate()
+			r.daemon.start()
+			r.api.get("/v1/me") // the session lives, and has a cookie of today's key
+		})
+		stop()
+		if err := r.site().WaitIdle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.live("web", r.site().commit(t, r.repo, "main", "afterwards"))
+		r.onceEach()
+	})
+	t.Run("in a process per service", func(t *testing.T) {
+		t.Parallel()
+		top := startTopology(t, topology{count: pair})
+		s := &shared{planted: map[string]string{}, stack: top}
+		s.owner = newBrowser(t, s.url()).signIn(s.adminToken())
+		n := s.tenant(t, "rolling")
+		repo := s.site().repository(t, "rolling-web", "site")
+		n.app("web", repo, "main")
+		secretive(n, "web")
+		pushes := 0
+		keysByThePage(t, append(slices.Clone(top.env), "DEVPILOT_ENCRYPTION_KEYSET_FILE="+top.secrets), func() {
+			for _, service := range testkit.Services {
+				for _, r := range top.replicas[service] {
+					r.Terminate()
+					pushes++
+					s.site().commit(t, repo, "main", fmt.Sprintf("push %d", pushes))
+					r.Start()
+					awaitReady(t, r.ops)
+				}
+			}
+			n.api.get("/v1/me")
+		})
+		n.live("web", s.site().commit(t, repo, "main", "afterwards"))
+	})
 }

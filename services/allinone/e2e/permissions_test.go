@@ -182,6 +182,11 @@ func TestPermissions_theOperatorsBackup(t *testing.T) {
 	if out, err := run(to, allinone.Operator, "restore", backup); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	for _, step := range []string{"add", "promote", "reseal", "check", "retire"} {
+		if out, err := run(from, allinone.Operator, "keyset", step); err != nil {
+			t.Errorf("keyset %s: %v\n%s", step, err, out)
+		}
+	}
 }
 
 // A service reaches nothing of another's: none of its buckets, by whichever way, and no answers to it.

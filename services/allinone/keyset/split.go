@@ -44,7 +44,7 @@ func Split(w io.Writer, f SplitSettings) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintln(w, "Give each service its own of these files in the place of encryption.json, and restart its processes, one after the other.")
+	_, err = fmt.Fprintln(w, "Give each service its own of these files in the place of encryption.json, and restart its processes, one after the other. Then: devpilot keyset promote")
 	return err
 }
 

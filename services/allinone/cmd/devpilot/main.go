@@ -52,6 +52,21 @@ type grammar struct {
 		Split struct {
 			keyset.SplitSettings `embed:""`
 		} `cmd:"" help:"Make a keyset for each service out of the one that all have."`
+		Add struct {
+			keyset.Settings `embed:""`
+		} `cmd:"" help:"Add a new key, which opens and does not seal yet."`
+		Promote struct {
+			keyset.Settings `embed:""`
+		} `cmd:"" help:"Have the key that was added seal, once all processes hold it."`
+		Reseal struct {
+			keyset.StoreSettings `embed:""`
+		} `cmd:"" help:"Seal anew what earlier keys sealed, while Devpilot runs. It may be interrupted and run again."`
+		Check struct {
+			keyset.CheckSettings `embed:""`
+		} `cmd:"" help:"Say what is sealed with which key; fails while anything is with an earlier one."`
+		Retire struct {
+			keyset.RetireSettings `embed:""`
+		} `cmd:"" help:"Drop the earlier keys, where nothing is sealed with them any more."`
 	} `cmd:"" help:"Change the encryption keysets while Devpilot runs (deploy/OPERATIONS.md, Keys)."`
 	Doctor  struct{} `cmd:"" help:"Check an installation from its settings, and say what to mend (devpilot doctor --help)."`
 	Version struct{} `cmd:"" help:"Print the version."`
@@ -106,10 +121,7 @@ func run(ctx context.Context, process servicemain.Process) int {
 	case "accept-loss":
 		err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.LossSettings)
 	case "keyset":
-		switch step, _, _ := strings.Cut(rest, " "); step {
-		case "split":
-			err = keyset.Split(process.Stdout, c.Keyset.Split.SplitSettings)
-		}
+		err = changeKeysets(ctx, process, &c, rest)
 	case "backup":
 		err = backup.Backup(ctx, process, c.Backup.Settings)
 	case "restore":
@@ -122,6 +134,23 @@ func run(ctx context.Context, process servicemain.Process) int {
 		return 1
 	}
 	return 0
+}
+
+func changeKeysets(ctx context.Context, process servicemain.Process, c *grammar, command string) error {
+	switch step, _, _ := strings.Cut(command, " "); step {
+	case "split":
+		return keyset.Split(process.Stdout, c.Keyset.Split.SplitSettings)
+	case "add":
+		return keyset.Add(process.Stdout, c.Keyset.Add.Settings)
+	case "promote":
+		return keyset.Promote(process.Stdout, c.Keyset.Promote.Settings)
+	case "reseal":
+		return keyset.Reseal(ctx, process, c.Keyset.Reseal.StoreSettings)
+	case "check":
+		return keyset.Check(ctx, process, c.Keyset.Check.CheckSettings)
+	default:
+		return keyset.Retire(ctx, process, c.Keyset.Retire.RetireSettings)
+	}
 }
 
 func serve(ctx context.Context, process servicemain.Process, settings allinone.Settings) error {

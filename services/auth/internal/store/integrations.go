@@ -48,9 +48,11 @@ type Integrations struct {
 
 // NewIntegrations does no I/O.
 func NewIntegrations(js jetstream.JetStream, logger *slog.Logger) *Integrations {
-	return &Integrations{js: js, cfg: kv.Config{
-		Name: BucketIntegrations, Version: 1, SecureErase: true, Inventory: "auth", Logger: logger,
-	}}
+	return &Integrations{js: js, cfg: integrationsConfig(logger)}
+}
+
+func integrationsConfig(logger *slog.Logger) kv.Config {
+	return kv.Config{Name: BucketIntegrations, Version: 1, SecureErase: true, Inventory: "auth", Logger: logger}
 }
 
 // Open makes the bucket or brings it up to date, and erases what a process left that died between a

@@ -71,7 +71,7 @@ func NewStore(c StoreConfig) (*Store, error) {
 
 // Open creates the buckets or brings their settings up to date. It can be repeated.
 func (s *Store) Open(ctx context.Context) (err error) {
-	cfg := kv.Config{Name: targetsBucket, Version: 1, Inventory: "gateway", Logger: s.logger}
+	cfg := targetsConfig(s.logger)
 	if s.targets, err = kv.Open[gatewaystorev1.NotificationTargets](ctx, s.js, cfg); err != nil {
 		return err
 	}

@@ -167,7 +167,7 @@ func (m *Manager) Keep(subject, id string, secret seal.Secret) ([]byte, error) {
 	if secret.IsZero() {
 		return nil, nil
 	}
-	sealed, err := m.cfg.Keyset.Seal([]byte(secret.Reveal()), bound(subject, id))
+	sealed, err := m.cfg.Keyset.Seal([]byte(secret.Reveal()), Bound(subject, id))
 	if err != nil {
 		return nil, fmt.Errorf("session: seal what the provider gave: %w", err)
 	}
@@ -179,15 +179,22 @@ func (m *Manager) Kept(subject, id string, sealed []byte) (seal.Secret, error) {
 	if len(sealed) == 0 {
 		return seal.Secret{}, nil
 	}
-	plain, err := m.cfg.Keyset.Open(sealed, bound(subject, id))
+	plain, err := m.cfg.Keyset.Open(sealed, Bound(subject, id))
 	if err != nil {
 		return seal.Secret{}, fmt.Errorf("session: open what the provider gave: %w", err)
 	}
 	return seal.NewSecret(string(plain)), nil
 }
 
-func bound(subject, id string) []byte {
+// Bound is what the secrets of a session are bound to.
+func Bound(subject, id string) []byte {
 	return []byte(kv.EncodeKey("gateway-session", subject, id))
+}
+
+// sealedNow tells whether the key that seals now has sealed it. A cookie of an earlier key is replaced, so that that key can go.
+func (m *Manager) sealedNow(text []byte) bool {
+	key, _ := seal.KeyOf(text)
+	return key == m.cfg.Keyset.Primary()
 }
 
 // expiry is when a session ends that ends at the latest then, and whose cookie was made at issued.
@@ -252,7 +259,7 @@ func (m *Manager) open(value string) (Session, error) {
 		ID: c.GetId(), Subject: c.GetSubject(), Label: c.GetLabel(), Epoch: c.GetEpoch(), Credential: c.GetCredential(),
 		CreateTime: c.GetCreateTime().AsTime(),
 		ExpireTime: m.expiry(end, issued),
-		Renew:      m.cfg.Now().Sub(issued) >= renewEvery,
+		Renew:      m.cfg.Now().Sub(issued) >= renewEvery || !m.sealedNow(sealed),
 		Provider:   c.GetProvider(), EndTime: end, Listed: c.GetListed(),
 	}, nil
 }

@@ -54,7 +54,7 @@ func NewShortLived(js jetstream.JetStream, keyset *seal.Keyset, metrics *kv.Metr
 
 // Open creates the bucket or brings its settings up to date. It can be repeated.
 func (s *ShortLived) Open(ctx context.Context) (err error) {
-	s.bucket, err = kv.Open[gatewaystorev1.ShortLived](ctx, s.js, kv.Config{Name: shortLivedBucket, Version: 1, TTL: true})
+	s.bucket, err = kv.Open[gatewaystorev1.ShortLived](ctx, s.js, shortLivedConfig())
 	if err == nil {
 		s.copy = kv.NewCopy(s.bucket, kv.CopyConfig[*gatewaystorev1.ShortLived]{Metrics: s.metrics})
 	}

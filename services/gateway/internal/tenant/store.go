@@ -88,7 +88,7 @@ func (s *Store) Open(ctx context.Context) error {
 	if s.teams, err = kv.Open[gatewaystorev1.Team](ctx, s.js, cfg(TeamsBucket)); err != nil {
 		return err
 	}
-	if s.accounts, err = kv.Open[gatewaystorev1.Account](ctx, s.js, cfg(accountsBucket)); err != nil {
+	if s.accounts, err = kv.Open[gatewaystorev1.Account](ctx, s.js, accountsConfig(s.opts.Logger)); err != nil {
 		return err
 	}
 	if s.keys, err = kv.Open[gatewaystorev1.ApiKey](ctx, s.js, cfg(apiKeysBucket)); err != nil {

@@ -115,7 +115,7 @@ func (s *Store) Open(ctx context.Context) error {
 		return c
 	}
 	var errs [8]error
-	b.webhooks, errs[0] = kv.Open[storev1.WebhookRecord](ctx, s.js, kept(WebhooksBucket))
+	b.webhooks, errs[0] = kv.Open[storev1.WebhookRecord](ctx, s.js, WebhooksConfig(s.log))
 	b.index, errs[1] = kv.Open[storev1.IndexRecord](ctx, s.js, kept(indexBucket))
 	b.workspaces, errs[2] = kv.Open[storev1.WorkspaceRecord](ctx, s.js, kept(workspacesBucket))
 	b.ledgers, errs[3] = kv.Open[storev1.LedgerRecord](ctx, s.js, kept(ledgersBucket))
@@ -129,6 +129,11 @@ func (s *Store) Open(ctx context.Context) error {
 	b.copies = newCopies(&b, s.onWebhook, s.metrics)
 	s.open.Store(&b)
 	return nil
+}
+
+// WebhooksConfig is how the bucket of webhooks is opened.
+func WebhooksConfig(logger *slog.Logger) kv.Config {
+	return kv.Config{Name: WebhooksBucket, Version: 1, Inventory: "webhook", Logger: logger}
 }
 
 // Intact is nil, or says which records were found lost.

@@ -119,6 +119,11 @@ func (s *Store) Intact() error {
 	return errors.Join(errs...)
 }
 
+// AppsConfig is how the bucket of apps is opened.
+func AppsConfig(logger *slog.Logger) kv.Config {
+	return kv.Config{Name: AppsBucket, Inventory: "deployer", Logger: logger}
+}
+
 // Open makes sure of all buckets and streams.
 func Open(ctx context.Context, js jetstream.JetStream, logger *slog.Logger) (*Store, error) {
 	s := &Store{JS: js}
@@ -130,7 +135,7 @@ func Open(ctx context.Context, js jetstream.JetStream, logger *slog.Logger) (*St
 		c.Inventory = "deployer"
 		return c
 	}
-	s.Apps = open[storev1.App](ctx, js, kept(AppsBucket), &errs)
+	s.Apps = open[storev1.App](ctx, js, AppsConfig(logger), &errs)
 	s.Repositories = open[storev1.RepositoryIndex](ctx, js, kept(RepositoriesBucket), &errs)
 	s.Connections = open[storev1.Connection](ctx, js, cfg("deployer-connections"), &errs)
 	requests := cfg("deployer-requests")
