@@ -120,7 +120,7 @@ func (p *Permissions) stream(i Installation, s Usage) {
 		may("$JS.API.STREAM.%s.%s", call, name)
 	}
 	p.Publish = append(p.Publish, i.Subjects(s.Publishes)...)
-	if s.Reads {
+	if s.Reads || len(s.Consumers) > 0 { // who consumes says how old the first message is that waits
 		may("$JS.API.STREAM.MSG.GET.%s", name)
 	}
 	if s.Purges {

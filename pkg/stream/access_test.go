@@ -26,13 +26,14 @@ func TestAllows(t *testing.T) {
 func TestPermissions_ofAnInstallation(t *testing.T) {
 	a := stream.Access{
 		Buckets: []string{"web-pages"}, Asks: []string{"devpilot.check.v1.>"},
-		Streams: []stream.Usage{{Stream: "DEVPILOT_INBOX", Publishes: []string{"devpilot.inbox.v1"}, Consumers: []string{"router"}, Purges: true}},
+		Streams: []stream.Usage{{Stream: "DEVPILOT_INBOX", Publishes: []string{"devpilot.inbox.v1"}, Consumers: []string{"router"}, Purges: true}, {Stream: "DEVPILOT_PUSHES", Publishes: []string{"devpilot.push.v1"}}},
 	}
 	p := a.Permissions("acme", "web")
 	for _, subject := range []string{
 		"$KV.acme_web-pages.key", "$JS.API.STREAM.MSG.GET.KV_acme_web-pages", "$JS.API.CONSUMER.CREATE.KV_acme_web-pages.x.$KV.acme_web-pages.>",
 		"acme.devpilot.inbox.v1", "acme.devpilot.check.v1.default", "acme.devpilot.dead.v1.S.c.1", "$JS.API.STREAM.PURGE.acme_DEVPILOT_INBOX",
 		"$JS.API.CONSUMER.MSG.NEXT.acme_DEVPILOT_INBOX.acme_router", "$JS.ACK.acme_DEVPILOT_INBOX.acme_router.1.2.3.4.5",
+		"$JS.API.STREAM.MSG.GET.acme_DEVPILOT_INBOX", // for the age of the first message that waits
 	} {
 		if !stream.Allows(p.Publish, subject) {
 			t.Errorf("%s is not allowed", subject)
@@ -40,7 +41,7 @@ func TestPermissions_ofAnInstallation(t *testing.T) {
 	}
 	for _, subject := range []string{
 		"$KV.web-pages.key", "$KV.beta_web-pages.key", "devpilot.inbox.v1", "$JS.API.STREAM.DELETE.acme_DEVPILOT_INBOX", "$JS.API.STREAM.PURGE.KV_acme_web-pages",
-		"$JS.API.CONSUMER.MSG.NEXT.acme_DEVPILOT_INBOX.acme_other", "$JS.API.STREAM.MSG.GET.acme_DEVPILOT_INBOX", "acme._INBOX.web.1",
+		"$JS.API.CONSUMER.MSG.NEXT.acme_DEVPILOT_INBOX.acme_other", "$JS.API.STREAM.MSG.GET.acme_DEVPILOT_PUSHES", "acme._INBOX.web.1",
 	} {
 		if stream.Allows(p.Publish, subject) {
 			t.Errorf("%s is allowed", subject)
