@@ -46,7 +46,7 @@ func (c *Control) relayValues(ctx context.Context, bucket string, describe func(
 func (c *Control) describeLane(ctx context.Context) func(key string, value []byte) (workspace, kind, id string, ok bool) {
 	return func(key string, value []byte) (workspace, kind, id string, ok bool) {
 		var l storev1.Lane
-		if err := proto.Unmarshal(value, &l); err != nil || l.GetRunning() != nil || l.GetWaiting() != nil || l.GetRetired() {
+		if err := proto.Unmarshal(value, &l); err != nil || l.GetRunning() != nil || lane.Upcoming(&l) != nil || l.GetRetired() {
 			return "", "", "", false
 		}
 		if workspace, id, ok = strings.Cut(key, "."); ok {

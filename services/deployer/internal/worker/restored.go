@@ -83,7 +83,7 @@ func (w *Worker) lookFor(ctx context.Context, k lane.Key, directory string) (aga
 			return nil
 		}
 		l.Live = nil
-		if a == nil || l.GetRetired() || l.GetWaiting() != nil || l.GetRunning() != nil {
+		if a == nil || l.GetRetired() || lane.Upcoming(l) != nil || l.GetRunning() != nil {
 			return nil // something newer is on its way
 		}
 		again = true

@@ -102,6 +102,7 @@ const (
 // Defines values for DeploymentTrigger.
 const (
 	DeploymentTriggerMANUAL     DeploymentTrigger = "MANUAL"
+	DeploymentTriggerMOVED      DeploymentTrigger = "MOVED"
 	DeploymentTriggerPUSH       DeploymentTrigger = "PUSH"
 	DeploymentTriggerRECONCILED DeploymentTrigger = "RECONCILED"
 	DeploymentTriggerREDEPLOY   DeploymentTrigger = "REDEPLOY"

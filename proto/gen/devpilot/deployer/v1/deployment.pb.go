@@ -181,6 +181,9 @@ const (
 	Deployment_ROLLBACK Deployment_Trigger = 4
 	// Reconciliation found a commit whose delivery never came.
 	Deployment_RECONCILED Deployment_Trigger = 5
+	// The server of the live release died, and an operator moved the app to another one: the same commit
+	// is deployed there.
+	Deployment_MOVED Deployment_Trigger = 6
 )
 
 // Enum value maps for Deployment_Trigger.
@@ -192,6 +195,7 @@ var (
 		3: "REDEPLOY",
 		4: "ROLLBACK",
 		5: "RECONCILED",
+		6: "MOVED",
 	}
 	Deployment_Trigger_value = map[string]int32{
 		"TRIGGER_UNSPECIFIED": 0,
@@ -200,6 +204,7 @@ var (
 		"REDEPLOY":            3,
 		"ROLLBACK":            4,
 		"RECONCILED":          5,
+		"MOVED":               6,
 	}
 )
 
@@ -1353,7 +1358,7 @@ var File_devpilot_deployer_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x0e\n" +
+	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x0e\n" +
 	"\n" +
 	"Deployment\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
@@ -1415,7 +1420,7 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
 	"POST_SETUP\x10\x05\x12\v\n" +
 	"\aRELEASE\x10\x06\x12\x10\n" +
-	"\fPOST_RELEASE\x10\a\"d\n" +
+	"\fPOST_RELEASE\x10\a\"o\n" +
 	"\aTrigger\x12\x17\n" +
 	"\x13TRIGGER_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04PUSH\x10\x01\x12\n" +
@@ -1424,7 +1429,8 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\bREDEPLOY\x10\x03\x12\f\n" +
 	"\bROLLBACK\x10\x04\x12\x0e\n" +
 	"\n" +
-	"RECONCILED\x10\x05\"\xda\x01\n" +
+	"RECONCILED\x10\x05\x12\t\n" +
+	"\x05MOVED\x10\x06\"\xda\x01\n" +
 	"\x10DeploymentCommit\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x01R\x03url\x12\x1d\n" +

@@ -127,7 +127,7 @@ func (s *Service) deployment(ctx context.Context, r *reading, k lane.Key, a *sto
 	}
 	d.Live = l.GetLive().GetNumber() == number
 	for _, kept := range l.GetKept() {
-		if kept.GetNumber() == number {
+		if kept.GetNumber() == number && (number != l.GetLive().GetNumber() || !l.GetLive().GetLost()) {
 			d.ReleaseKept = true
 		}
 	}

@@ -61,6 +61,12 @@ func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *st
 	if number == 0 {
 		number = p.lane.GetLastNumber() // its record tells whether it was of this commit
 	}
+	if origin := lane.Origin(p.lane); p.lane.GetLive().GetChosen() && origin != live.GetNumber() { // who chose it says its record
+		var err error
+		if st.live, err = s.deployment(ctx, r, p.key, p.app, p.lane, origin); err != nil {
+			return nil, err
+		}
+	}
 	made := live
 	switch number {
 	case live.GetNumber():
@@ -231,7 +237,7 @@ func (st standing) known() *deployerv1.Sync {
 // push, or another branch's.
 func (st standing) overtaken() bool {
 	lv := st.lane.GetLive()
-	return lv != nil && !lv.GetChosen() && st.head.GetNumber() > 0 && lv.GetNumber() > st.head.GetNumber() && lv.GetRef() != string(st.ref)
+	return lv != nil && !lv.GetChosen() && st.head.GetNumber() > 0 && lane.Origin(st.lane) > st.head.GetNumber() && lv.GetRef() != string(st.ref)
 }
 
 // chosen is how the branch stands while a commit or tag is live that a person chose.
@@ -258,7 +264,7 @@ func (st standing) rolledBack() bool {
 		return false
 	}
 	if st.head.GetNumber() > 0 {
-		return st.head.GetNumber() < lv.GetNumber()
+		return st.head.GetNumber() < lane.Origin(st.lane)
 	}
 	return st.head.GetTime().AsTime().Before(lv.GetTime().AsTime())
 }

@@ -91,6 +91,7 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 		return err
 	}
 	baseline := baselines{
+		server: a.GetServer() != old.GetServer(),
 		branch: switchedOn || a.GetBranch() != old.GetBranch(), same: a.GetBranch() == old.GetBranch(),
 		tags: switchedOn || !slices.Equal(a.GetRules().GetTags(), old.GetRules().GetTags()),
 	}
@@ -113,6 +114,7 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 // baselines says of what there is now nothing deploys: it was there before.
 type baselines struct {
 	branch, tags bool
+	server       bool // the app is given another server
 	same         bool // the branches are those of before
 }
 
@@ -126,7 +128,10 @@ func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, ba
 		head, known = s.head(ctx, a)
 	}
 	l, err := s.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
-		moved := lane.Move(l, a.GetServer())
+		moved := lane.ErrSkip
+		if baseline.server || l.GetDeparture() == nil { // else an operator may be moving the app away from its server
+			moved = lane.Move(l, a.GetServer())
+		}
 		switch {
 		case !baseline.branch:
 		case pattern && baseline.same:

@@ -49,7 +49,7 @@ func (v *verdict) stand(ctx context.Context) error {
 		v.st.told = t // of a commit before it is told what was decided then
 	}
 	var err error
-	if n := p.lane.GetLive().GetNumber(); n != 0 {
+	if n := lane.Origin(p.lane); n != 0 {
 		if v.st.live, err = v.s.deployment(ctx, v.r, p.key, p.app, p.lane, n); err != nil {
 			return err
 		}
@@ -344,6 +344,8 @@ func triggerWords(d *deployerv1.Deployment) string {
 		return fmt.Sprintf("%s redeployed #%d", who(d.GetActor()), d.GetSourceNumber())
 	case deployerv1.Deployment_ROLLBACK:
 		return fmt.Sprintf("%s rolled back to #%d", who(d.GetActor()), d.GetSourceNumber())
+	case deployerv1.Deployment_MOVED:
+		return fmt.Sprintf("the server of #%d died, and an operator moved the app", d.GetSourceNumber())
 	case deployerv1.Deployment_TRIGGER_UNSPECIFIED:
 	}
 	return "it was asked for"

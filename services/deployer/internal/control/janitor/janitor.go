@@ -120,7 +120,7 @@ func (j *Janitor) Handle(ctx context.Context, workspace, app string, attempts in
 			return time.Time{}, err
 		}
 	}
-	if l.GetRunning() == nil && l.GetWaiting() != nil && l.GetHold() != nil {
+	if l.GetRunning() == nil && lane.Upcoming(l) != nil && l.GetHold() != nil {
 		if wake := l.GetHold().GetWakeTime().AsTime(); wake.After(j.Now()) {
 			if soon := j.Now().Add(again); decider != "" && soon.Before(wake) {
 				return soon, nil

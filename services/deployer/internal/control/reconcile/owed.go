@@ -23,7 +23,7 @@ import (
 // retry asks for the push that a lane owes.
 func (r *Reconciler) retry(ctx context.Context, s seen, now *storev1.Lane, l *polling) error {
 	o := now.GetOwed()
-	if o == nil || now.GetRunning() != nil || now.GetWaiting() != nil || lane.Undecided(now) || !r.stillWatched(s, o, l) {
+	if o == nil || now.GetRunning() != nil || lane.Upcoming(now) != nil || lane.Undecided(now) || !r.stillWatched(s, o, l) {
 		return nil
 	}
 	if at := lane.OwedAt(o); at.After(r.cfg.Now()) {

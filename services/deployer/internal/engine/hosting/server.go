@@ -168,6 +168,9 @@ func (s *Server) serve(w *recorder, r *http.Request, v *visit) {
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNotServed):
 		notServed(w, r)
 		return
+	case errors.Is(err, ErrMoving):
+		siteMoving(w, r)
+		return
 	case errors.Is(err, ErrGone):
 		gone(w, r, name)
 		return

@@ -14,13 +14,15 @@ var (
 	ErrNotServed = errors.New("live: the app is not served")
 	// ErrGone: the app is served, and the release asked for is not kept.
 	ErrGone = errors.New("live: the release is not kept")
+	// ErrMoving: the server that had the live release died, and it is deployed on another one at the moment.
+	ErrMoving = errors.New("live: the site moves to another server")
 )
 
 // Sites finds what a host name serves. It is called once per request, concurrently, and should not
 // remember an answer for longer than a second: a rollback must be visible at once.
 type Sites interface {
 	// Site returns the kept release of that number, or the live one for number 0. Errors are ErrNotFound,
-	// ErrNotServed and ErrGone; any other is answered with 503 and logged.
+	// ErrNotServed, ErrGone and ErrMoving; any other is answered with 503 and logged.
 	Site(ctx context.Context, workspace, app string, number int32) (Site, error)
 }
 

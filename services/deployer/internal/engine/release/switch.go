@@ -71,6 +71,21 @@ func (s *Store) Claim(ctx context.Context, workspace, app string, epoch, first i
 	})
 }
 
+// Fence lets no attempt with a lower epoch change anything of an app any more: they were given up. Nothing
+// is made where nothing of the app is.
+func (s *Store) Fence(ctx context.Context, workspace, app string, epoch int64) error {
+	dir := appDir(workspace, app)
+	if _, err := s.root.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return s.locked(ctx, dir, func(f *os.File, has int64) error {
+		if has >= epoch {
+			return nil
+		}
+		return writeEpoch(f, epoch)
+	})
+}
+
 // locked runs fn under the app's lock with the epoch found there.
 func (s *Store) locked(ctx context.Context, dir string, fn func(f *os.File, has int64) error) (err error) {
 	f, err := lock(ctx, s.root, path.Join(dir, epochFile))

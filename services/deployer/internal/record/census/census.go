@@ -75,7 +75,11 @@ func (c *Census) Note(key string, l *storev1.Lane) {
 
 func workOf(l *storev1.Lane) work {
 	w := work{candidates: len(l.GetCandidates())}
-	if j := l.GetWaiting(); j != nil {
+	j := l.GetWaiting()
+	if ahead := l.GetAhead(); ahead != nil {
+		j = ahead
+	}
+	if j != nil {
 		w.pending = newJob(j.GetServer(), j.GetAskTime())
 	}
 	if r := l.GetRunning(); r != nil {

@@ -162,6 +162,7 @@ func Accept(l *storev1.Lane, a Request) (Decision, error) {
 	if len(l.GetOutbox()) >= maxOutbox {
 		return Decision{}, ErrBacklog
 	}
+	a.Server = addressee(l, a.Server)
 	l.LastNumber++
 	n := l.LastNumber
 	if w := l.GetWaiting(); w != nil {

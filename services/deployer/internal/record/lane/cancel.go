@@ -19,16 +19,14 @@ var ErrEnded = errors.New("lane: the deployment has ended")
 func Cancel(l *storev1.Lane, number int32, actor *deployerv1.DeploymentActor, now time.Time) error {
 	c := &storev1.CancelRequest{Number: number, Actor: actor, Time: timestamppb.New(now)}
 	switch {
+	case l.GetAhead() != nil && l.GetAhead().GetNumber() == number:
+		l.Ahead = nil
+		endWaiting(l, c, nil)
+		return nil
 	case l.GetWaiting().GetNumber() == number && l.GetWaiting() != nil:
 		askers := l.GetWaiting().GetAskers()
 		l.Waiting = nil
-		wish(l, c)
-		e := cancelled(c)
-		e.Time, e.Askers = timestamppb.New(now), askers
-		push(l, number, func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Ended{Ended: e} })
-		if l.GetRunning() == nil {
-			l.Hold = nil
-		}
+		endWaiting(l, c, askers)
 		return nil
 	case l.GetRunning() != nil && l.GetRunning().GetJob().GetNumber() == number:
 		if have := l.GetCancel(); have.GetNumber() == number && have.GetSupersededBy() == 0 {
@@ -41,10 +39,22 @@ func Cancel(l *storev1.Lane, number int32, actor *deployerv1.DeploymentActor, no
 	return ErrEnded
 }
 
-// giveWay has what runs stopped for a newer deployment.
+// endWaiting ends a deployment that waited.
+func endWaiting(l *storev1.Lane, c *storev1.CancelRequest, askers []*storev1.Asker) {
+	wish(l, c)
+	e := cancelled(c)
+	e.Time, e.Askers = c.GetTime(), askers
+	push(l, c.GetNumber(), func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Ended{Ended: e} })
+	if l.GetRunning() == nil {
+		l.Hold = nil
+	}
+}
+
+// giveWay has what runs stopped for a newer deployment. Not what was live and is deployed again: nothing is
+// served until it is.
 func giveWay(l *storev1.Lane, by int32, now time.Time) {
 	r := l.GetRunning()
-	if r == nil || l.GetCancel().GetNumber() == r.GetJob().GetNumber() {
+	if r == nil || r.GetJob().GetTrigger() == deployerv1.Deployment_MOVED || l.GetCancel().GetNumber() == r.GetJob().GetNumber() {
 		return
 	}
 	l.Cancel = &storev1.CancelRequest{Number: r.GetJob().GetNumber(), Time: timestamppb.New(now), SupersededBy: by}

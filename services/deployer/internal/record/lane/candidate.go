@@ -67,6 +67,7 @@ func Propose(l *storev1.Lane, c *storev1.Candidate) error {
 		return ErrFull
 	}
 	c = proto.CloneOf(c)
+	c.Server = addressee(l, c.GetServer())
 	l.CandidateSeq++
 	c.Seq = l.GetCandidateSeq()
 	at := len(l.GetCandidates())

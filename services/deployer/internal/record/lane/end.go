@@ -41,10 +41,16 @@ func Complete(l *storev1.Lane, epoch int64, res Result) error {
 
 // goLive notes that the run's release is current.
 func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
-	job := r.GetJob()
+	job, before := r.GetJob(), l.GetLive()
 	l.Live = &storev1.Live{
 		Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now),
 		Chosen: job.GetPinned() || job.GetDirectory() != "", Named: job.GetPinned() && job.GetTrigger() == deployerv1.Deployment_MANUAL, Ref: string(refOf(job)),
+	}
+	if job.GetTrigger() == deployerv1.Deployment_MOVED {
+		asBefore(l.Live, before)
+	}
+	if before.GetLost() {
+		l.Kept = slices.DeleteFunc(l.GetKept(), func(k *storev1.Kept) bool { return k.GetNumber() == before.GetNumber() && k.GetServer() == before.GetServer() })
 	}
 	// What went live was decided about, also where no delivery spoke of it yet.
 	if h := l.GetHeads()[string(refOf(job))]; h != nil && h.GetHash() == r.GetHash() && job.GetDirectory() == "" {
@@ -54,6 +60,19 @@ func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 	l.Kept = slices.DeleteFunc(l.Kept, func(k *storev1.Kept) bool { return k.GetNumber() == job.GetNumber() }) // of an attempt before
 	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash(), Serve: res.Serve, Shared: res.Shared})
 	retain(l, res.Retention)
+}
+
+// asBefore has what was deployed again count as what it was: whether a person chose it, and since which
+// deployment.
+func asBefore(live, before *storev1.Live) {
+	if before.GetNumber() == live.GetNumber() { // an attempt before went live, and its worker was stopped
+		live.Chosen, live.Named, live.Origin = before.GetChosen(), before.GetNamed(), before.GetOrigin()
+		return
+	}
+	live.Chosen, live.Named = before.GetChosen(), before.GetNamed()
+	if live.Origin = before.GetOrigin(); live.Origin == 0 {
+		live.Origin = before.GetNumber()
+	}
 }
 
 // retain drops the releases that are beyond the retention, those first that were live longest ago,

@@ -54,7 +54,8 @@ func Retire(l *storev1.Lane, generation int64, logSequence uint64) error {
 		Records: true, Servers: l.GetServers(), Epoch: l.GetEpoch(),
 	})
 	l.Retired = true
-	l.Running, l.Waiting, l.Hold, l.Live, l.Cancel, l.Owed = nil, nil, nil, nil, nil, nil
+	l.Running, l.Ahead, l.Waiting, l.Hold, l.Live, l.Cancel, l.Owed = nil, nil, nil, nil, nil, nil, nil
+	l.Departure = nil
 	l.Recent, l.ForgottenTime, l.Heads, l.Kept, l.Outbox, l.Servers = nil, nil, nil, nil, nil, nil
 	l.History, l.TurnedAway, l.Candidates, l.Sighted = nil, nil, nil, nil
 	return nil
@@ -79,7 +80,7 @@ func Removed(l *storev1.Lane, generation int64, records bool, server string) {
 
 // HasWork tells whether somebody still has to do something about the lane; such a lane is armed.
 func HasWork(l *storev1.Lane) bool {
-	return l.GetRunning() != nil || l.GetWaiting() != nil || len(l.GetOutbox()) > 0 || len(l.GetRemains()) > 0 || Undecided(l)
+	return l.GetRunning() != nil || Upcoming(l) != nil || len(l.GetOutbox()) > 0 || len(l.GetRemains()) > 0 || Undecided(l)
 }
 
 // Decider is the server whose workers decide about the lane's candidates; empty when there are none.
@@ -93,7 +94,7 @@ func Decider(l *storev1.Lane) string {
 // WakeTargets are the servers whose workers have something to do for the lane now.
 func WakeTargets(l *storev1.Lane) []string {
 	var out []string
-	switch r, w := l.GetRunning(), l.GetWaiting(); {
+	switch r, w := l.GetRunning(), Upcoming(l); {
 	case r != nil && r.GetWake() == 0:
 		out = append(out, r.GetJob().GetServer())
 	case r == nil && w != nil:

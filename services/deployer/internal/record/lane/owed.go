@@ -26,7 +26,11 @@ const (
 func owe(l *storev1.Lane, r *storev1.Running, why *deployerv1.DeploymentError, res Result) {
 	job := r.GetJob()
 	wanted := Automatic(job.GetTrigger()) || job.GetTrigger() == deployerv1.Deployment_MANUAL && fetchesHead(job)
-	if !res.Outside || res.Live || !wanted || job.GetNumber() != l.GetLastNumber() || job.GetRetries() >= MostRetries {
+	newest := l.GetLastNumber()
+	if newest == l.GetDeparture().GetNumber() {
+		newest-- // nobody asked for it: what was live was deployed again
+	}
+	if !res.Outside || res.Live || !wanted || job.GetNumber() != newest || job.GetRetries() >= MostRetries {
 		return
 	}
 	job = proto.CloneOf(job)
@@ -100,7 +104,7 @@ func Postpone(l *storev1.Lane, why *deployerv1.DeploymentError, wake time.Time) 
 		return ErrSkip
 	}
 	l.Hold.Trouble.Reason, l.Hold.Trouble.Message, l.Hold.WakeTime = why.GetReason(), why.GetMessage(), timestamppb.New(wake)
-	push(l, l.GetWaiting().GetNumber(), func(x *storev1.RecordChange) {
+	push(l, Upcoming(l).GetNumber(), func(x *storev1.RecordChange) {
 		x.Change = &storev1.RecordChange_Returned{Returned: &storev1.Returned{WaitingFor: why, RetryTime: timestamppb.New(wake)}}
 	})
 	return nil

@@ -50,23 +50,30 @@ func Apply(rec *storev1.Deployment, workspace, app string, generation int64, c *
 		d.WaitingFor, d.RetryTime = x.Returned.GetWaitingFor(), x.Returned.GetRetryTime()
 	case *storev1.RecordChange_Moved:
 		d.Server = x.Moved.GetServer()
+		d.Notes = withNotes(d.GetNotes(), x.Moved.GetNotes())
 	case *storev1.RecordChange_CommitFixed:
 		fixed := x.CommitFixed.GetCommit()
 		if asked := d.GetCommit(); asked != nil && asked.GetHash() != fixed.GetHash() && d.GetRequestedCommit() == nil {
 			d.RequestedCommit = asked
 		}
 		d.Commit = fixed
-		for _, note := range x.CommitFixed.GetNotes() {
-			if !slices.Contains(d.GetNotes(), note) { // else of an attempt before
-				d.Notes = append(d.Notes, note)
-			}
-		}
+		d.Notes = withNotes(d.GetNotes(), x.CommitFixed.GetNotes())
 	case *storev1.RecordChange_CancelRequested:
 		d.CancelTime, d.CancelledBy = x.CancelRequested.GetTime(), x.CancelRequested.GetActor()
 	case *storev1.RecordChange_Ended:
 		applyEnd(rec, x.Ended)
 	}
 	return rec, true
+}
+
+// withNotes adds notes; those that are there are of an attempt before.
+func withNotes(notes, more []string) []string {
+	for _, note := range more {
+		if !slices.Contains(notes, note) {
+			notes = append(notes, note)
+		}
+	}
+	return notes
 }
 
 func applyEnd(rec *storev1.Deployment, e *storev1.Ended) {

@@ -50,11 +50,12 @@ func Yield(l *storev1.Lane, epoch int64, res Result) error {
 
 func goBack(l *storev1.Lane, r *storev1.Running, ret *storev1.Returned, res Result) {
 	job := r.GetJob()
+	again := job.GetTrigger() == deployerv1.Deployment_MOVED // it goes before what waits, and nothing takes its place
 	if c := l.GetCancel(); c.GetNumber() == job.GetNumber() {
 		endShort(l, r, cancelled(c), res)
 		return
 	}
-	if w := l.GetWaiting(); w != nil {
+	if w := l.GetWaiting(); w != nil && !again {
 		endShort(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: w.GetNumber()}, res)
 		return
 	}
@@ -65,7 +66,11 @@ func goBack(l *storev1.Lane, r *storev1.Running, ret *storev1.Returned, res Resu
 		job.FixedCommit = r.GetHash()
 	}
 	l.Running = nil
-	l.Waiting = job
+	if again {
+		l.Ahead = job
+	} else {
+		l.Waiting = job
+	}
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Returned{Returned: ret} })
 }
 
@@ -84,7 +89,7 @@ func ReleaseRemote(l *storev1.Lane) error {
 // again is how we make sure.
 func AwaitsBitbucket(l *storev1.Lane) bool {
 	h := l.GetHold()
-	return l.GetRunning() == nil && l.GetWaiting() != nil && l.GetWaiting().GetDoubt() == nil &&
+	return l.GetRunning() == nil && Upcoming(l) != nil && Upcoming(l).GetDoubt() == nil &&
 		h.GetRemote() && h.GetWakeTime() != nil && h.GetTrouble().GetReason() != reasonRateLimited
 }
 
@@ -111,19 +116,24 @@ func Orphan(l *storev1.Lane, epoch int64) error {
 // Move sends what waits to another server; ErrSkip when nothing waits or it is there.
 func Move(l *storev1.Lane, server string) error {
 	moved := false
+	if l.GetDeparture() != nil && l.GetDeparture().GetServer() == server {
+		l.Departure, moved = nil, true // the app is given that server again
+	}
 	for _, c := range l.GetCandidates() {
 		moved = moved || c.GetServer() != server
 		c.Server = server
 	}
-	if w := l.GetWaiting(); w == nil || w.GetServer() == server {
-		if moved {
-			return nil
+	for _, job := range []*storev1.Job{l.GetAhead(), l.GetWaiting()} {
+		if job == nil || job.GetServer() == server {
+			continue
 		}
+		job.Server, moved = server, true
+		push(l, job.GetNumber(), func(x *storev1.RecordChange) {
+			x.Change = &storev1.RecordChange_Moved{Moved: &storev1.Moved{Server: server}}
+		})
+	}
+	if !moved {
 		return ErrSkip
 	}
-	l.Waiting.Server = server
-	push(l, l.GetWaiting().GetNumber(), func(x *storev1.RecordChange) {
-		x.Change = &storev1.RecordChange_Moved{Moved: &storev1.Moved{Server: server}}
-	})
 	return nil
 }

@@ -70,7 +70,7 @@ func Claim(l *storev1.Lane, c Claimant) Verdict {
 			return Removal
 		}
 	}
-	w := l.GetWaiting()
+	w := Upcoming(l)
 	switch {
 	case w == nil:
 		return Idle
@@ -79,10 +79,14 @@ func Claim(l *storev1.Lane, c Claimant) Verdict {
 	case l.GetHold() != nil && l.GetHold().GetWakeTime().AsTime().After(c.Now):
 		return Held
 	}
-	l.Waiting = nil
+	if w == l.GetAhead() {
+		l.Ahead = nil
+	} else {
+		l.Waiting = nil
+	}
 	begin(l, w, c)
 	l.Running.Hash = w.GetFixedCommit() // an attempt that went back to waiting may have gone live with it
-	if l.GetLive().GetNumber() == w.GetNumber() {
+	if l.GetLive().GetNumber() == w.GetNumber() && !l.GetLive().GetLost() {
 		l.Running.Hash = l.GetLive().GetHash() // its worker was stopped after it had gone live
 	}
 	return Start
@@ -133,7 +137,7 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) {
 		x.Change = &storev1.RecordChange_CommitFixed{CommitFixed: &storev1.CommitFixed{Commit: trim(commit), Notes: notes}}
 	})
-	if lv := l.GetLive(); lv != nil && lv.GetHash() == commit.GetHash() && lv.GetServer() == job.GetServer() && Automatic(job.GetTrigger()) {
+	if lv := l.GetLive(); lv != nil && lv.GetHash() == commit.GetHash() && lv.GetServer() == job.GetServer() && !lv.GetLost() && Automatic(job.GetTrigger()) {
 		return lv.GetNumber(), nil
 	}
 	return 0, nil

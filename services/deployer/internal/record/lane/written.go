@@ -35,7 +35,7 @@ type writtenUpTo struct {
 // mayStay tells whether the written changes of a lane may leave it with its next decision: one is to
 // come, and nobody is told of them, so that nobody is told twice.
 func mayStay(l *storev1.Lane) bool {
-	if l.GetRunning() == nil && l.GetWaiting() == nil || len(l.GetOutbox()) > mostLeft {
+	if l.GetRunning() == nil && Upcoming(l) == nil || len(l.GetOutbox()) > mostLeft {
 		return false
 	}
 	for _, c := range l.GetOutbox() {

@@ -119,7 +119,7 @@ func takeBack(l *storev1.Lane, rec *storev1.Deployment) {
 	switch d.GetNumber() {
 	case l.GetRunning().GetJob().GetNumber():
 		d.State, rec.Epoch = deployerv1.Deployment_PROCESSING, l.GetRunning().GetEpoch()
-	case l.GetWaiting().GetNumber():
+	case l.GetWaiting().GetNumber(), l.GetAhead().GetNumber():
 		d.State = deployerv1.Deployment_PENDING
 	default:
 		return

@@ -18,6 +18,7 @@ type laneSummary struct {
 	last       int32 // the last deployment's number
 	written    bool  // all that was decided stands in the deployments' records
 	live       int32
+	lost       bool // the server of the live release died
 	kept       []keptSummary
 }
 
@@ -47,7 +48,7 @@ func summarizeLane(l *storev1.Lane) *laneSummary {
 		return s
 	}
 	s.last, s.written = l.GetLastNumber(), len(l.GetOutbox()) == 0
-	s.live = l.GetLive().GetNumber()
+	s.live, s.lost = l.GetLive().GetNumber(), l.GetLive().GetLost()
 	for _, k := range l.GetKept() {
 		s.kept = append(s.kept, keptSummary{
 			number: k.GetNumber(), decided: k.GetServe() != nil, serves: k.GetServe().GetDirectory() != "", server: unique.Make(k.GetServer()),
@@ -56,29 +57,40 @@ func summarizeLane(l *storev1.Lane) *laneSummary {
 	return s
 }
 
+// Place is where a release of an app is served.
+type Place struct {
+	// Server is the server that has it; empty where nothing is served.
+	Server string
+	// Moving says that its server died, and that it is deployed on another one at the moment: nobody has it.
+	Moving bool
+}
+
 // ServedOn is the server whose workers answer for a release of an app, 0 being the live one: the one that
 // has it, and for a release that is not kept the one that has the live one. It is empty where nothing is
 // served. It asks no store. It is not ok while that is not known: before the copies were filled once, and
 // where there are more apps than they may hold.
-func (c *Copies) ServedOn(key string, number int32) (server string, ok bool) {
+func (c *Copies) ServedOn(key string, number int32) (p Place, ok bool) {
 	a, known := c.Apps.Latest(key)
 	l, alsoKnown := c.Lanes.Latest(key)
 	if !known || !alsoKnown {
-		return "", false
+		return p, false
 	}
 	app, isApp := a.(*appSummary)
 	lane, isLane := l.(*laneSummary)
 	if !isApp || !isLane || app.generation != lane.generation {
-		return "", true
+		return p, true
 	}
 	k := lane.find(number)
 	if k == nil {
 		k = lane.find(lane.live)
 	}
 	if k == nil || k.decided && !k.serves || !k.decided && !app.serves {
-		return "", true
+		return p, true
 	}
-	return k.server.Value(), true
+	if lane.lost && k.number == lane.live {
+		return Place{Moving: true}, true
+	}
+	return Place{Server: k.server.Value()}, true
 }
 
 // History is where an app's history ends: what the copy of lanes keeps beside each lane.

@@ -10,11 +10,12 @@ import (
 // Describe is what of an app's kept releases on a server is served, as the records say.
 func Describe(a *storev1.App, l *storev1.Lane, server string) release.Site {
 	site := release.Site{Generation: a.GetGeneration(), Last: l.GetLastNumber(), Releases: []release.SiteRelease{}}
-	if live := l.GetLive(); live != nil && live.GetServer() != server {
+	live := l.GetLive()
+	if live != nil && (live.GetServer() != server || live.GetLost()) {
 		site.Elsewhere = live.GetServer()
 	}
 	for _, k := range l.GetKept() {
-		if k.GetServer() != server {
+		if k.GetServer() != server || live.GetLost() && k.GetNumber() == live.GetNumber() {
 			continue
 		}
 		serve := apps.ServeKept(a, k)

@@ -94,12 +94,14 @@ func (r *Registry) Site(ctx context.Context, workspace, app string, number int32
 	if copies == nil {
 		return site, errUnknown
 	}
-	server, ok := copies.ServedOn(key, number)
+	place, ok := copies.ServedOn(key, number)
 	switch {
 	case !ok:
 		return site, errUnknown
-	case server != "" && server != r.server:
-		return site, &hosting.ElsewhereError{Server: server}
+	case place.Moving:
+		return site, hosting.ErrMoving
+	case place.Server != "" && place.Server != r.server:
+		return site, &hosting.ElsewhereError{Server: place.Server}
 	}
 	return site, err
 }
@@ -365,6 +367,11 @@ func (r *Registry) derive(ctx context.Context, copies *store.Copies, key, worksp
 	}
 	if l.GetGeneration() != a.GetGeneration() || l.GetRetired() {
 		return r.releases.RemoveSite(ctx, workspace, app, min(l.GetGeneration(), a.GetGeneration()))
+	}
+	if l.GetDeparture().GetServer() == r.server {
+		if err := r.releases.Fence(ctx, workspace, app, l.GetEpoch()); err != nil {
+			return err
+		}
 	}
 	site := Describe(a, l, r.server)
 	site.App, site.Lane = appRev, laneRev

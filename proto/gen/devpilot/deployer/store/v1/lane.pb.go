@@ -86,7 +86,7 @@ func (x Head_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Head_Source.Descriptor instead.
 func (Head_Source) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13, 0}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // Lane decides, per app, what runs, what waits and what was seen. Every decision is one
@@ -168,7 +168,13 @@ type Lane struct {
 	RecordsRevision uint64 `protobuf:"varint,40,opt,name=records_revision,json=recordsRevision,proto3" json:"records_revision,omitempty"`
 	// What is known of branches and nothing was decided about: people are shown it, and decisions read nothing of
 	// it. Whatever is noted of a branch takes its place.
-	Sighted       []*Sighted `protobuf:"bytes,41,rep,name=sighted,proto3" json:"sighted,omitempty"`
+	Sighted []*Sighted `protobuf:"bytes,41,rep,name=sighted,proto3" json:"sighted,omitempty"`
+	// What runs before that which waits: what was live on a server that an operator moved the app away from;
+	// absent when there is none.
+	Ahead *Job `protobuf:"bytes,42,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	// The server that an operator moved the app away from last, until the app is given that server again;
+	// absent when there is none.
+	Departure     *Departure `protobuf:"bytes,43,opt,name=departure,proto3" json:"departure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -420,6 +426,93 @@ func (x *Lane) GetSighted() []*Sighted {
 	return nil
 }
 
+func (x *Lane) GetAhead() *Job {
+	if x != nil {
+		return x.Ahead
+	}
+	return nil
+}
+
+func (x *Lane) GetDeparture() *Departure {
+	if x != nil {
+		return x.Departure
+	}
+	return nil
+}
+
+// Departure is an operator's word that a server has died: the app is not deployed there any more.
+type Departure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server.
+	Server string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// The server that takes its place: what is asked for on the first one goes there.
+	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// The deployment that makes what was live anew; 0 for none.
+	Number int32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// When.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Departure) Reset() {
+	*x = Departure{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Departure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Departure) ProtoMessage() {}
+
+func (x *Departure) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Departure.ProtoReflect.Descriptor instead.
+func (*Departure) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Departure) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Departure) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Departure) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Departure) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // Sighted is where a branch was seen.
 type Sighted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -438,7 +531,7 @@ type Sighted struct {
 
 func (x *Sighted) Reset() {
 	*x = Sighted{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +543,7 @@ func (x *Sighted) String() string {
 func (*Sighted) ProtoMessage() {}
 
 func (x *Sighted) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +556,7 @@ func (x *Sighted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sighted.ProtoReflect.Descriptor instead.
 func (*Sighted) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Sighted) GetBranch() string {
@@ -513,7 +606,7 @@ type Distance struct {
 
 func (x *Distance) Reset() {
 	*x = Distance{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +618,7 @@ func (x *Distance) String() string {
 func (*Distance) ProtoMessage() {}
 
 func (x *Distance) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +631,7 @@ func (x *Distance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Distance.ProtoReflect.Descriptor instead.
 func (*Distance) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Distance) GetLive() string {
@@ -630,7 +723,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +735,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +748,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Candidate) GetSeq() int64 {
@@ -825,7 +918,7 @@ type PushQuestion struct {
 
 func (x *PushQuestion) Reset() {
 	*x = PushQuestion{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +930,7 @@ func (x *PushQuestion) String() string {
 func (*PushQuestion) ProtoMessage() {}
 
 func (x *PushQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +943,7 @@ func (x *PushQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushQuestion.ProtoReflect.Descriptor instead.
 func (*PushQuestion) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PushQuestion) GetApp() *App {
@@ -885,7 +978,7 @@ type Owed struct {
 
 func (x *Owed) Reset() {
 	*x = Owed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +990,7 @@ func (x *Owed) String() string {
 func (*Owed) ProtoMessage() {}
 
 func (x *Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1003,7 @@ func (x *Owed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owed.ProtoReflect.Descriptor instead.
 func (*Owed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Owed) GetJob() *Job {
@@ -956,7 +1049,7 @@ type Doubt struct {
 
 func (x *Doubt) Reset() {
 	*x = Doubt{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1061,7 @@ func (x *Doubt) String() string {
 func (*Doubt) ProtoMessage() {}
 
 func (x *Doubt) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1074,7 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
 func (*Doubt) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Doubt) GetReason() string {
@@ -1021,7 +1114,7 @@ type SeenRefs struct {
 
 func (x *SeenRefs) Reset() {
 	*x = SeenRefs{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1126,7 @@ func (x *SeenRefs) String() string {
 func (*SeenRefs) ProtoMessage() {}
 
 func (x *SeenRefs) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1139,7 @@ func (x *SeenRefs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenRefs.ProtoReflect.Descriptor instead.
 func (*SeenRefs) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SeenRefs) GetSeq() int64 {
@@ -1092,7 +1185,7 @@ type SeenSet struct {
 
 func (x *SeenSet) Reset() {
 	*x = SeenSet{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1197,7 @@ func (x *SeenSet) String() string {
 func (*SeenSet) ProtoMessage() {}
 
 func (x *SeenSet) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1210,7 @@ func (x *SeenSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenSet.ProtoReflect.Descriptor instead.
 func (*SeenSet) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SeenSet) GetBaseline() int64 {
@@ -1209,7 +1302,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1314,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1327,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Job) GetNumber() int32 {
@@ -1401,7 +1494,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1506,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1519,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Asker) GetWebhook() string {
@@ -1479,7 +1572,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1584,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1597,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Running) GetJob() *Job {
@@ -1566,7 +1659,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1671,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1684,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Hold) GetTrouble() *Trouble {
@@ -1647,7 +1740,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1752,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1765,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Head) GetHash() string {
@@ -1749,14 +1842,19 @@ type Live struct {
 	// The branch, or "tag:" and the tag, that it came from; empty of what went live before it was kept.
 	Ref string `protobuf:"bytes,7,opt,name=ref,proto3" json:"ref,omitempty"`
 	// A person named the commit or the tag.
-	Named         bool `protobuf:"varint,8,opt,name=named,proto3" json:"named,omitempty"`
+	Named bool `protobuf:"varint,8,opt,name=named,proto3" json:"named,omitempty"`
+	// Its server died: an operator moved the app away from there, and nobody serves it.
+	Lost bool `protobuf:"varint,9,opt,name=lost,proto3" json:"lost,omitempty"`
+	// The deployment that went live first with it, where its server died since and it was deployed again; 0
+	// where that is number itself.
+	Origin        int32 `protobuf:"varint,10,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1866,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1879,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Live) GetNumber() int32 {
@@ -1840,6 +1938,20 @@ func (x *Live) GetNamed() bool {
 	return false
 }
 
+func (x *Live) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
+func (x *Live) GetOrigin() int32 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
+}
+
 // Kept is a release that is still on disk.
 type Kept struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1861,7 +1973,7 @@ type Kept struct {
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +1985,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +1998,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Kept) GetNumber() int32 {
@@ -1942,7 +2054,7 @@ type SharedPaths struct {
 
 func (x *SharedPaths) Reset() {
 	*x = SharedPaths{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2066,7 @@ func (x *SharedPaths) String() string {
 func (*SharedPaths) ProtoMessage() {}
 
 func (x *SharedPaths) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2079,7 @@ func (x *SharedPaths) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharedPaths.ProtoReflect.Descriptor instead.
 func (*SharedPaths) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SharedPaths) GetPaths() []string {
@@ -1994,7 +2106,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2118,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2131,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CancelRequest) GetNumber() int32 {
@@ -2073,7 +2185,7 @@ type Remains struct {
 
 func (x *Remains) Reset() {
 	*x = Remains{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2085,7 +2197,7 @@ func (x *Remains) String() string {
 func (*Remains) ProtoMessage() {}
 
 func (x *Remains) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2098,7 +2210,7 @@ func (x *Remains) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remains.ProtoReflect.Descriptor instead.
 func (*Remains) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Remains) GetGeneration() int64 {
@@ -2163,7 +2275,7 @@ type CutShort struct {
 
 func (x *CutShort) Reset() {
 	*x = CutShort{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2287,7 @@ func (x *CutShort) String() string {
 func (*CutShort) ProtoMessage() {}
 
 func (x *CutShort) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2300,7 @@ func (x *CutShort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutShort.ProtoReflect.Descriptor instead.
 func (*CutShort) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CutShort) GetNumber() int32 {
@@ -2231,7 +2343,7 @@ type RecordChange struct {
 
 func (x *RecordChange) Reset() {
 	*x = RecordChange{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2355,7 @@ func (x *RecordChange) String() string {
 func (*RecordChange) ProtoMessage() {}
 
 func (x *RecordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2368,7 @@ func (x *RecordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChange.ProtoReflect.Descriptor instead.
 func (*RecordChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordChange) GetSeq() int64 {
@@ -2435,7 +2547,7 @@ type Decided struct {
 
 func (x *Decided) Reset() {
 	*x = Decided{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2559,7 @@ func (x *Decided) String() string {
 func (*Decided) ProtoMessage() {}
 
 func (x *Decided) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2572,7 @@ func (x *Decided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decided.ProtoReflect.Descriptor instead.
 func (*Decided) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Decided) GetNumber() int32 {
@@ -2516,14 +2628,16 @@ func (x *Decided) GetAskers() []*Asker {
 type Moved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The server.
-	Server        string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Server string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// What people should know of it: notes of the record.
+	Notes         []string `protobuf:"bytes,2,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Moved) Reset() {
 	*x = Moved{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2649,7 @@ func (x *Moved) String() string {
 func (*Moved) ProtoMessage() {}
 
 func (x *Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2662,7 @@ func (x *Moved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moved.ProtoReflect.Descriptor instead.
 func (*Moved) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{22}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Moved) GetServer() string {
@@ -2556,6 +2670,13 @@ func (x *Moved) GetServer() string {
 		return x.Server
 	}
 	return ""
+}
+
+func (x *Moved) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // Started is the start of an attempt.
@@ -2577,7 +2698,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2710,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2723,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{23}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Started) GetEpoch() int64 {
@@ -2653,7 +2774,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2786,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2799,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{24}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Returned) GetWaitingFor() *v1.DeploymentError {
@@ -2708,7 +2829,7 @@ type CommitFixed struct {
 
 func (x *CommitFixed) Reset() {
 	*x = CommitFixed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2720,7 +2841,7 @@ func (x *CommitFixed) String() string {
 func (*CommitFixed) ProtoMessage() {}
 
 func (x *CommitFixed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2733,7 +2854,7 @@ func (x *CommitFixed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitFixed.ProtoReflect.Descriptor instead.
 func (*CommitFixed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{25}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
@@ -2773,7 +2894,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[26]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +2906,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[26]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +2919,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{26}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Ended) GetState() v1.Deployment_State {
@@ -2854,7 +2975,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\v\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\f\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -2896,11 +3017,18 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\rcandidate_seq\x18  \x01(\x03R\fcandidateSeq\x12@\n" +
 	"\bdistance\x18! \x01(\v2$.devpilot.deployer.store.v1.DistanceR\bdistance\x12)\n" +
 	"\x10records_revision\x18( \x01(\x04R\x0frecordsRevision\x12=\n" +
-	"\asighted\x18) \x03(\v2#.devpilot.deployer.store.v1.SightedR\asighted\x1aZ\n" +
+	"\asighted\x18) \x03(\v2#.devpilot.deployer.store.v1.SightedR\asighted\x125\n" +
+	"\x05ahead\x18* \x01(\v2\x1f.devpilot.deployer.store.v1.JobR\x05ahead\x12C\n" +
+	"\tdeparture\x18+ \x01(\v2%.devpilot.deployer.store.v1.DepartureR\tdeparture\x1aZ\n" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
-	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"}\n" +
+	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"{\n" +
+	"\tDeparture\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x05R\x06number\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"}\n" +
 	"\aSighted\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12.\n" +
@@ -3023,7 +3151,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x05FETCH\x10\x03\x12\x0e\n" +
 	"\n" +
 	"RECONCILED\x10\x04\x12\r\n" +
-	"\tFORGOTTEN\x10\x05\"\xd8\x01\n" +
+	"\tFORGOTTEN\x10\x05\"\x84\x02\n" +
 	"\x04Live\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1c\n" +
@@ -3032,7 +3160,10 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06chosen\x18\x06 \x01(\bR\x06chosen\x12\x10\n" +
 	"\x03ref\x18\a \x01(\tR\x03ref\x12\x14\n" +
-	"\x05named\x18\b \x01(\bR\x05named\"\xe3\x01\n" +
+	"\x05named\x18\b \x01(\bR\x05named\x12\x12\n" +
+	"\x04lost\x18\t \x01(\bR\x04lost\x12\x16\n" +
+	"\x06origin\x18\n" +
+	" \x01(\x05R\x06origin\"\xe3\x01\n" +
 	"\x04Kept\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x16\n" +
@@ -3083,9 +3214,10 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12.\n" +
 	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x129\n" +
-	"\x06askers\x18\a \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\"\x1f\n" +
+	"\x06askers\x18\a \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\"5\n" +
 	"\x05Moved\x12\x16\n" +
-	"\x06server\x18\x01 \x01(\tR\x06server\"\x99\x01\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x14\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\"\x99\x01\n" +
 	"\aStarted\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12.\n" +
@@ -3123,127 +3255,131 @@ func file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_store_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(Head_Source)(0),              // 0: devpilot.deployer.store.v1.Head.Source
 	(*Lane)(nil),                  // 1: devpilot.deployer.store.v1.Lane
-	(*Sighted)(nil),               // 2: devpilot.deployer.store.v1.Sighted
-	(*Distance)(nil),              // 3: devpilot.deployer.store.v1.Distance
-	(*Candidate)(nil),             // 4: devpilot.deployer.store.v1.Candidate
-	(*PushQuestion)(nil),          // 5: devpilot.deployer.store.v1.PushQuestion
-	(*Owed)(nil),                  // 6: devpilot.deployer.store.v1.Owed
-	(*Doubt)(nil),                 // 7: devpilot.deployer.store.v1.Doubt
-	(*SeenRefs)(nil),              // 8: devpilot.deployer.store.v1.SeenRefs
-	(*SeenSet)(nil),               // 9: devpilot.deployer.store.v1.SeenSet
-	(*Job)(nil),                   // 10: devpilot.deployer.store.v1.Job
-	(*Asker)(nil),                 // 11: devpilot.deployer.store.v1.Asker
-	(*Running)(nil),               // 12: devpilot.deployer.store.v1.Running
-	(*Hold)(nil),                  // 13: devpilot.deployer.store.v1.Hold
-	(*Head)(nil),                  // 14: devpilot.deployer.store.v1.Head
-	(*Live)(nil),                  // 15: devpilot.deployer.store.v1.Live
-	(*Kept)(nil),                  // 16: devpilot.deployer.store.v1.Kept
-	(*SharedPaths)(nil),           // 17: devpilot.deployer.store.v1.SharedPaths
-	(*CancelRequest)(nil),         // 18: devpilot.deployer.store.v1.CancelRequest
-	(*Remains)(nil),               // 19: devpilot.deployer.store.v1.Remains
-	(*CutShort)(nil),              // 20: devpilot.deployer.store.v1.CutShort
-	(*RecordChange)(nil),          // 21: devpilot.deployer.store.v1.RecordChange
-	(*Decided)(nil),               // 22: devpilot.deployer.store.v1.Decided
-	(*Moved)(nil),                 // 23: devpilot.deployer.store.v1.Moved
-	(*Started)(nil),               // 24: devpilot.deployer.store.v1.Started
-	(*Returned)(nil),              // 25: devpilot.deployer.store.v1.Returned
-	(*CommitFixed)(nil),           // 26: devpilot.deployer.store.v1.CommitFixed
-	(*Ended)(nil),                 // 27: devpilot.deployer.store.v1.Ended
-	nil,                           // 28: devpilot.deployer.store.v1.Lane.HeadsEntry
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*v1.TurnedAwayPush)(nil),     // 30: devpilot.deployer.v1.TurnedAwayPush
-	(v1.Deployment_Trigger)(0),    // 31: devpilot.deployer.v1.Deployment.Trigger
-	(*v1.DeploymentCommit)(nil),   // 32: devpilot.deployer.v1.DeploymentCommit
-	(*v1.DeploymentActor)(nil),    // 33: devpilot.deployer.v1.DeploymentActor
-	(*v1.DeliveryReference)(nil),  // 34: devpilot.deployer.v1.DeliveryReference
-	(*App)(nil),                   // 35: devpilot.deployer.store.v1.App
-	(*v11.FoundPush)(nil),         // 36: devpilot.webhook.v1.FoundPush
-	(*Trouble)(nil),               // 37: devpilot.deployer.store.v1.Trouble
-	(*v1.ServeOptions)(nil),       // 38: devpilot.deployer.v1.ServeOptions
-	(*Deployment)(nil),            // 39: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 40: devpilot.deployer.v1.DeploymentError
-	(v1.Deployment_State)(0),      // 41: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 42: devpilot.deployer.v1.StageRecord
+	(*Departure)(nil),             // 2: devpilot.deployer.store.v1.Departure
+	(*Sighted)(nil),               // 3: devpilot.deployer.store.v1.Sighted
+	(*Distance)(nil),              // 4: devpilot.deployer.store.v1.Distance
+	(*Candidate)(nil),             // 5: devpilot.deployer.store.v1.Candidate
+	(*PushQuestion)(nil),          // 6: devpilot.deployer.store.v1.PushQuestion
+	(*Owed)(nil),                  // 7: devpilot.deployer.store.v1.Owed
+	(*Doubt)(nil),                 // 8: devpilot.deployer.store.v1.Doubt
+	(*SeenRefs)(nil),              // 9: devpilot.deployer.store.v1.SeenRefs
+	(*SeenSet)(nil),               // 10: devpilot.deployer.store.v1.SeenSet
+	(*Job)(nil),                   // 11: devpilot.deployer.store.v1.Job
+	(*Asker)(nil),                 // 12: devpilot.deployer.store.v1.Asker
+	(*Running)(nil),               // 13: devpilot.deployer.store.v1.Running
+	(*Hold)(nil),                  // 14: devpilot.deployer.store.v1.Hold
+	(*Head)(nil),                  // 15: devpilot.deployer.store.v1.Head
+	(*Live)(nil),                  // 16: devpilot.deployer.store.v1.Live
+	(*Kept)(nil),                  // 17: devpilot.deployer.store.v1.Kept
+	(*SharedPaths)(nil),           // 18: devpilot.deployer.store.v1.SharedPaths
+	(*CancelRequest)(nil),         // 19: devpilot.deployer.store.v1.CancelRequest
+	(*Remains)(nil),               // 20: devpilot.deployer.store.v1.Remains
+	(*CutShort)(nil),              // 21: devpilot.deployer.store.v1.CutShort
+	(*RecordChange)(nil),          // 22: devpilot.deployer.store.v1.RecordChange
+	(*Decided)(nil),               // 23: devpilot.deployer.store.v1.Decided
+	(*Moved)(nil),                 // 24: devpilot.deployer.store.v1.Moved
+	(*Started)(nil),               // 25: devpilot.deployer.store.v1.Started
+	(*Returned)(nil),              // 26: devpilot.deployer.store.v1.Returned
+	(*CommitFixed)(nil),           // 27: devpilot.deployer.store.v1.CommitFixed
+	(*Ended)(nil),                 // 28: devpilot.deployer.store.v1.Ended
+	nil,                           // 29: devpilot.deployer.store.v1.Lane.HeadsEntry
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*v1.TurnedAwayPush)(nil),     // 31: devpilot.deployer.v1.TurnedAwayPush
+	(v1.Deployment_Trigger)(0),    // 32: devpilot.deployer.v1.Deployment.Trigger
+	(*v1.DeploymentCommit)(nil),   // 33: devpilot.deployer.v1.DeploymentCommit
+	(*v1.DeploymentActor)(nil),    // 34: devpilot.deployer.v1.DeploymentActor
+	(*v1.DeliveryReference)(nil),  // 35: devpilot.deployer.v1.DeliveryReference
+	(*App)(nil),                   // 36: devpilot.deployer.store.v1.App
+	(*v11.FoundPush)(nil),         // 37: devpilot.webhook.v1.FoundPush
+	(*Trouble)(nil),               // 38: devpilot.deployer.store.v1.Trouble
+	(*v1.ServeOptions)(nil),       // 39: devpilot.deployer.v1.ServeOptions
+	(*Deployment)(nil),            // 40: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 41: devpilot.deployer.v1.DeploymentError
+	(v1.Deployment_State)(0),      // 42: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 43: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
-	12, // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
-	10, // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
-	13, // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
-	29, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
-	28, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
-	15, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
-	16, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
-	21, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
-	18, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
-	19, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
-	30, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
-	6,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
-	4,  // 12: devpilot.deployer.store.v1.Lane.candidates:type_name -> devpilot.deployer.store.v1.Candidate
-	3,  // 13: devpilot.deployer.store.v1.Lane.distance:type_name -> devpilot.deployer.store.v1.Distance
-	2,  // 14: devpilot.deployer.store.v1.Lane.sighted:type_name -> devpilot.deployer.store.v1.Sighted
-	29, // 15: devpilot.deployer.store.v1.Sighted.time:type_name -> google.protobuf.Timestamp
-	31, // 16: devpilot.deployer.store.v1.Candidate.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	32, // 17: devpilot.deployer.store.v1.Candidate.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	33, // 18: devpilot.deployer.store.v1.Candidate.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	34, // 19: devpilot.deployer.store.v1.Candidate.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
-	11, // 20: devpilot.deployer.store.v1.Candidate.askers:type_name -> devpilot.deployer.store.v1.Asker
-	29, // 21: devpilot.deployer.store.v1.Candidate.receive_time:type_name -> google.protobuf.Timestamp
-	35, // 22: devpilot.deployer.store.v1.PushQuestion.app:type_name -> devpilot.deployer.store.v1.App
-	4,  // 23: devpilot.deployer.store.v1.PushQuestion.push:type_name -> devpilot.deployer.store.v1.Candidate
-	10, // 24: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
-	29, // 25: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
-	29, // 26: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
-	9,  // 27: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
-	9,  // 28: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
-	29, // 29: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
-	31, // 30: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	29, // 31: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
-	29, // 32: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
-	11, // 33: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
-	7,  // 34: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
-	36, // 35: devpilot.deployer.store.v1.Asker.found:type_name -> devpilot.webhook.v1.FoundPush
-	10, // 36: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	29, // 37: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	37, // 38: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	29, // 39: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	0,  // 40: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	29, // 41: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	29, // 42: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	38, // 43: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	17, // 44: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
-	33, // 45: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	29, // 46: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	20, // 47: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
-	11, // 48: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
-	39, // 49: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	24, // 50: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	25, // 51: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	26, // 52: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	27, // 53: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	18, // 54: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	23, // 55: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
-	22, // 56: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
-	29, // 57: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
-	11, // 58: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
-	29, // 59: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	40, // 60: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	29, // 61: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	32, // 62: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	41, // 63: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	29, // 64: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	40, // 65: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	42, // 66: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	11, // 67: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
-	14, // 68: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	69, // [69:69] is the sub-list for method output_type
-	69, // [69:69] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	13, // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
+	11, // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
+	14, // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
+	30, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
+	29, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
+	16, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
+	17, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
+	22, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
+	19, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
+	20, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
+	31, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
+	7,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
+	5,  // 12: devpilot.deployer.store.v1.Lane.candidates:type_name -> devpilot.deployer.store.v1.Candidate
+	4,  // 13: devpilot.deployer.store.v1.Lane.distance:type_name -> devpilot.deployer.store.v1.Distance
+	3,  // 14: devpilot.deployer.store.v1.Lane.sighted:type_name -> devpilot.deployer.store.v1.Sighted
+	11, // 15: devpilot.deployer.store.v1.Lane.ahead:type_name -> devpilot.deployer.store.v1.Job
+	2,  // 16: devpilot.deployer.store.v1.Lane.departure:type_name -> devpilot.deployer.store.v1.Departure
+	30, // 17: devpilot.deployer.store.v1.Departure.time:type_name -> google.protobuf.Timestamp
+	30, // 18: devpilot.deployer.store.v1.Sighted.time:type_name -> google.protobuf.Timestamp
+	32, // 19: devpilot.deployer.store.v1.Candidate.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	33, // 20: devpilot.deployer.store.v1.Candidate.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	34, // 21: devpilot.deployer.store.v1.Candidate.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	35, // 22: devpilot.deployer.store.v1.Candidate.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
+	12, // 23: devpilot.deployer.store.v1.Candidate.askers:type_name -> devpilot.deployer.store.v1.Asker
+	30, // 24: devpilot.deployer.store.v1.Candidate.receive_time:type_name -> google.protobuf.Timestamp
+	36, // 25: devpilot.deployer.store.v1.PushQuestion.app:type_name -> devpilot.deployer.store.v1.App
+	5,  // 26: devpilot.deployer.store.v1.PushQuestion.push:type_name -> devpilot.deployer.store.v1.Candidate
+	11, // 27: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
+	30, // 28: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
+	30, // 29: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
+	10, // 30: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
+	10, // 31: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
+	30, // 32: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
+	32, // 33: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	30, // 34: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
+	30, // 35: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
+	12, // 36: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
+	8,  // 37: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
+	37, // 38: devpilot.deployer.store.v1.Asker.found:type_name -> devpilot.webhook.v1.FoundPush
+	11, // 39: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	30, // 40: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	38, // 41: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	30, // 42: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 43: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	30, // 44: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	30, // 45: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	39, // 46: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	18, // 47: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
+	34, // 48: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	30, // 49: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	21, // 50: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
+	12, // 51: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
+	40, // 52: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	25, // 53: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	26, // 54: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	27, // 55: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	28, // 56: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	19, // 57: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	24, // 58: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
+	23, // 59: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
+	30, // 60: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
+	12, // 61: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
+	30, // 62: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	41, // 63: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	30, // 64: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	33, // 65: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	42, // 66: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	30, // 67: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	41, // 68: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	43, // 69: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	12, // 70: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
+	15, // 71: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	72, // [72:72] is the sub-list for method output_type
+	72, // [72:72] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -3253,7 +3389,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 	}
 	file_devpilot_deployer_store_v1_app_proto_init()
 	file_devpilot_deployer_store_v1_deployment_proto_init()
-	file_devpilot_deployer_store_v1_lane_proto_msgTypes[20].OneofWrappers = []any{
+	file_devpilot_deployer_store_v1_lane_proto_msgTypes[21].OneofWrappers = []any{
 		(*RecordChange_Created)(nil),
 		(*RecordChange_Started)(nil),
 		(*RecordChange_Returned)(nil),
@@ -3269,7 +3405,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_lane_proto_rawDesc), len(file_devpilot_deployer_store_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
