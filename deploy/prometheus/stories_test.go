@@ -45,6 +45,13 @@ var stories = map[string]story{
 		fires: []string{`devpilot_deployer_workers{server="eu"} 0x10`, `devpilot_deployer_deployments{server="eu",state="pending"} 1x10`},
 		quiet: []string{`devpilot_deployer_workers{server="eu"} 0x10`, `devpilot_deployer_deployments{server="eu",state="pending"} 0x10`, `devpilot_deployer_workers{server="us"} 1x10`, `devpilot_deployer_deployments{server="us",state="pending"} 5x10`},
 	},
+	"DevpilotServerDied": {
+		fires: []string{`devpilot_deployer_workers{server="eu"} 0x20`, `devpilot_deployer_server_apps{server="eu"} 3x20`},
+		quiet: []string{ // its apps were moved; another one lives
+			`devpilot_deployer_workers{server="eu"} 0x20`, `devpilot_deployer_server_apps{server="eu"} 3x3 0x17`,
+			`devpilot_deployer_workers{server="us"} 1x20`, `devpilot_deployer_server_apps{server="us"} 3x20`,
+		},
+	},
 	"DevpilotDiskFull": {
 		fires: []string{`devpilot_deployer_disk_free_bytes{server="eu"} 100x10`, `devpilot_deployer_disk_reserve_bytes{server="eu"} 200x10`},
 		quiet: []string{`devpilot_deployer_disk_free_bytes{server="eu"} 250x10`, `devpilot_deployer_disk_reserve_bytes{server="eu"} 200x10`},

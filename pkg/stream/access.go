@@ -79,7 +79,7 @@ func (a Access) Permissions(i Installation, service string) Permissions {
 	return p
 }
 
-// Operator is Permissions for people's tools (devpilot doctor, accept-loss, backup and restore): all that the services may, and to list
+// Operator is Permissions for people's tools (devpilot doctor, accept-loss, backup, restore and servers): all that the services may, and to list
 // streams, to make and delete those that measure how much room there is or that a restore is not whole, to read every stream with its
 // consumers, and to make it from a backup. NATS knows no patterns of parts of a name: in an account with others it may make and delete
 // their streams too.

@@ -38,7 +38,7 @@ func NATSUsers(i stream.Installation) []NATSUser {
 		{"deployer-worker", "the service deployer with DEVPILOT_ROLES=worker", deployer.AccessOf("worker").Permissions(i, "deployer")},
 		{"gateway", "the service gateway", gateway.Spec().NATS.Permissions(i, "gateway")},
 		{"devpilot", "all services in one process", all.Permissions(i, "devpilot")},
-		{Operator, "devpilot doctor, accept-loss, backup and restore", operator},
+		{Operator, "devpilot doctor, accept-loss, backup, restore and servers", operator},
 	}
 }
 

@@ -142,7 +142,7 @@ func (s *session) numberOrNewest(ctx context.Context, words []string) (int32, er
 	return app.Latest.Number, nil
 }
 
-const deploymentHeading = "APP NUMBER STATE LIVE TRIGGER COMMIT BRANCH CREATED"
+const deploymentHeading = "APP NUMBER STATE LIVE TRIGGER COMMIT BRANCH SERVER CREATED"
 
 func deploymentRows(list ...devpilot.Deployment) [][]string {
 	rows := make([][]string, 0, len(list))
@@ -151,7 +151,7 @@ func deploymentRows(list ...devpilot.Deployment) [][]string {
 		if d.Tag != nil {
 			ref = "tag " + *d.Tag
 		}
-		rows = append(rows, []string{d.App, strconv.Itoa(int(d.Number)), string(d.State), yes(d.Live), string(d.Trigger), short(d.Commit), ref, when(&d.CreateTime)})
+		rows = append(rows, []string{d.App, strconv.Itoa(int(d.Number)), string(d.State), yes(d.Live), string(d.Trigger), short(d.Commit), ref, d.Server, when(&d.CreateTime)})
 	}
 	return rows
 }

@@ -2,11 +2,15 @@ package deployer
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/record"
 	"devpilot.io/bitbucket/services/deployer/internal/record/fleet"
 	"devpilot.io/bitbucket/services/deployer/internal/record/relocation"
@@ -22,9 +26,14 @@ type Move = relocation.Move
 // MovedApp is what became of one app.
 type MovedApp = relocation.App
 
-// Errors of Servers.Move.
+// Errors of Servers.
 var (
-	ErrServerAlive   = relocation.ErrAlive
+	// ErrNoStores says that no deployer has made its stores in this NATS.
+	ErrNoStores = errors.New("NATS has no records of a deployer")
+
+	// ErrServerAlive says that workers of the server are heard.
+	ErrServerAlive = relocation.ErrAlive
+	// ErrServerUnknown says that there is no such server.
 	ErrServerUnknown = relocation.ErrUnknown
 )
 
@@ -32,8 +41,15 @@ var (
 // deployer's processes, and is for people's tools.
 type Servers struct{ mover *relocation.Mover }
 
-// OpenServers opens the stores.
+// OpenServers opens the stores; ErrNoStores where there are none.
 func OpenServers(ctx context.Context, js jetstream.JetStream, logger *slog.Logger) (*Servers, error) {
+	_, err := js.Stream(ctx, stream.InstallationOf(js).Stream(kv.StreamName(store.LanesBucket)))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, ErrNoStores
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the deployer's records: %w", err)
+	}
 	st, err := store.Open(ctx, js, logger)
 	if err != nil {
 		return nil, err

@@ -108,6 +108,7 @@ var boards = []board{
 		}},
 		{"Workers", []panel{
 			{"Workers that live", "By server.", number, most("devpilot_deployer_workers", "server")},
+			{"Apps of a server", "That are deployed on it, or whose live release it has.", number, most("devpilot_deployer_server_apps", "server")},
 			{"Run now", "By process.", number, []line{{"devpilot_deployer_running{" + where + "}", "{{instance}}"}}},
 			{"Attempts", "By how they ended.", perSec, rates("devpilot_deployer_runs_total", "result")},
 			{"Room on the disk", "Of a server, and what of it stays free.", bytesIEC, append(most("devpilot_deployer_disk_free_bytes", "server"), most("devpilot_deployer_disk_reserve_bytes", "server")...)},

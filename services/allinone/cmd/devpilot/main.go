@@ -19,6 +19,7 @@ import (
 	"devpilot.io/bitbucket/services/allinone/backup"
 	"devpilot.io/bitbucket/services/allinone/doctor"
 	"devpilot.io/bitbucket/services/allinone/keyset"
+	"devpilot.io/bitbucket/services/allinone/servers"
 	"devpilot.io/bitbucket/services/cli"
 )
 
@@ -45,6 +46,14 @@ type grammar struct {
 	Restore struct {
 		backup.RestoreSettings `embed:""`
 	} `cmd:"" help:"Make what a backup holds in a NATS, or a data directory, that has nothing of the installation. Devpilot must not run; start it afterwards."`
+	Servers struct {
+		List struct {
+			servers.ListSettings `embed:""`
+		} `cmd:"" default:"withargs" help:"List the servers with their workers, when they were last heard, and the apps on them (the default)."`
+		Move struct {
+			servers.MoveSettings `embed:""`
+		} `cmd:"" help:"Move the apps of a server that died to another one: what was live is deployed there again at once, and what ran or waited goes there. It may be run again."`
+	} `cmd:"" help:"See the deployer's servers, and move the apps of one that died."`
 	NATSPermissions struct {
 		allinone.PermissionSettings `embed:""`
 	} `cmd:"" name:"nats-permissions" help:"Print what each service may do in NATS, for nats-server's configuration."`
@@ -126,6 +135,12 @@ func run(ctx context.Context, process servicemain.Process) int {
 		err = backup.Backup(ctx, process, c.Backup.Settings)
 	case "restore":
 		err = backup.Restore(ctx, process, c.Restore.RestoreSettings)
+	case "servers":
+		if step, _, _ := strings.Cut(rest, " "); step == "move" {
+			err = servers.Move(ctx, process, c.Servers.Move.MoveSettings)
+		} else {
+			err = servers.List(ctx, process, c.Servers.List.ListSettings)
+		}
 	default:
 		err = serve(ctx, process, c.Run.Settings)
 	}

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/identity"
-	"devpilot.io/bitbucket/pkg/when"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
@@ -125,9 +124,9 @@ func (s *Service) deployment(ctx context.Context, r *reading, k lane.Key, a *sto
 			d.Notes = append(d.Notes, e.GetMessage())
 		}
 	}
-	d.Live = l.GetLive().GetNumber() == number
+	d.Live = l.GetLive().GetNumber() == number && !l.GetLive().GetLost()
 	for _, kept := range l.GetKept() {
-		if kept.GetNumber() == number && (number != l.GetLive().GetNumber() || !l.GetLive().GetLost()) {
+		if kept.GetNumber() == number && (d.GetLive() || number != l.GetLive().GetNumber()) {
 			d.ReleaseKept = true
 		}
 	}
@@ -138,19 +137,6 @@ func (s *Service) deployment(ctx context.Context, r *reading, k lane.Key, a *sto
 		d.WaitingFor = s.offline(d.GetServer())
 	}
 	return d, nil
-}
-
-// offline says that nobody serves a server, nil when somebody does.
-func (s *Service) offline(server string) *deployerv1.DeploymentError {
-	since, offline := s.cfg.Servers.Offline(server)
-	if !offline {
-		return nil
-	}
-	seen := "No deployer has served it yet"
-	if !since.IsZero() {
-		seen = "The last one was seen at " + when.UTC(since)
-	}
-	return &deployerv1.DeploymentError{Reason: "SERVER_OFFLINE", Message: fmt.Sprintf("No deployer serves server %s at the moment. %s. Start one with --server %s.", server, seen, server)}
 }
 
 // Deployments returns a page of the history, newest first, beginning below the number before (0:

@@ -29,7 +29,9 @@ func (everythingOK) Shown(context.Context, string) (*storev1.Connection, error) 
 func (everythingOK) Refresh(context.Context, string) (*storev1.Connection, error) { return nil, nil }
 func (everythingOK) Known(context.Context, string) (bool, error)                  { return true, nil }
 func (everythingOK) Offline(string) (time.Time, bool)                             { return time.Time{}, false }
-func (everythingOK) HookRunner(string) string                                     { return "bubblewrap" }
+func (everythingOK) Names() []string                                              { return []string{"default"} }
+
+func (everythingOK) HookRunner(string) string { return "bubblewrap" }
 
 // stage is a service over a store, whose copies can be stopped.
 type stage struct {

@@ -60,6 +60,8 @@ type Connections interface {
 type Servers interface {
 	Known(ctx context.Context, server string) (bool, error)
 	Offline(server string) (since time.Time, offline bool)
+	// Names are the servers that there are.
+	Names() []string
 	// HookRunner says how a server runs deployment hooks; empty when it cannot.
 	HookRunner(server string) string
 }

@@ -20,24 +20,34 @@ const (
 	standingsTimeout = 10 * time.Second
 )
 
-// Standings counts the apps by how their branches stand, for metrics. It is safe for concurrent use.
+// Standings counts the apps by how their branches stand, and by server, for metrics. It is safe for concurrent use.
 type Standings struct {
-	s    *Service
-	desc *prometheus.Desc
+	s             *Service
+	apps, servers *prometheus.Desc
 
 	mu     sync.Mutex
-	counts map[deployerv1.Sync_State]int
+	counts *counts
 	at     time.Time
+}
+
+type counts struct {
+	states  map[deployerv1.Sync_State]int
+	servers map[string]int // apps that are deployed on a server, or whose live release it has
 }
 
 // NewStandings makes the collector of a service's apps.
 func NewStandings(s *Service) *Standings {
-	return &Standings{s: s, desc: prometheus.NewDesc("devpilot_deployer_apps",
-		"Apps of all workspaces by how the watched branch stands to what is live; counted once a minute.", []string{"sync"}, nil)}
+	return &Standings{s: s, apps: prometheus.NewDesc("devpilot_deployer_apps",
+		"Apps of all workspaces by how the watched branch stands to what is live; counted once a minute.", []string{"sync"}, nil),
+		servers: prometheus.NewDesc("devpilot_deployer_server_apps",
+			"Apps that are deployed on a server, or whose live release it has; counted once a minute, all replicas tell the same.", []string{"server"}, nil)}
 }
 
 // Describe is of prometheus.Collector.
-func (c *Standings) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+func (c *Standings) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.apps
+	ch <- c.servers
+}
 
 // Collect is of prometheus.Collector. Where the apps cannot be read it gives nothing rather than old
 // numbers.
@@ -49,13 +59,19 @@ func (c *Standings) Collect(ch chan<- prometheus.Metric) {
 		defer cancel()
 		c.counts, c.at = c.s.standings(ctx), now
 	}
-	for state, n := range c.counts {
-		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(n), strings.ToLower(state.String()))
+	if c.counts == nil {
+		return
+	}
+	for state, n := range c.counts.states {
+		ch <- prometheus.MustNewConstMetric(c.apps, prometheus.GaugeValue, float64(n), strings.ToLower(state.String()))
+	}
+	for server, n := range c.counts.servers {
+		ch <- prometheus.MustNewConstMetric(c.servers, prometheus.GaugeValue, float64(n), server)
 	}
 }
 
 // standings counts from memory; nil where not all of them can be read.
-func (s *Service) standings(ctx context.Context) map[deployerv1.Sync_State]int {
+func (s *Service) standings(ctx context.Context) *counts {
 	r := &reading{s: s}
 	var err error
 	if r.apps, err = s.cfg.Copies.Apps.AtLeast(ctx, 0); err != nil {
@@ -68,9 +84,12 @@ func (s *Service) standings(ctx context.Context) map[deployerv1.Sync_State]int {
 	if err != nil || !r.apps.FromCopy() || !r.lanes.FromCopy() {
 		return nil
 	}
-	counts := map[deployerv1.Sync_State]int{
+	all := &counts{servers: map[string]int{}, states: map[deployerv1.Sync_State]int{
 		deployerv1.Sync_IN_SYNC: 0, deployerv1.Sync_BEHIND: 0, deployerv1.Sync_ROLLED_BACK: 0, deployerv1.Sync_UNKNOWN: 0,
 		deployerv1.Sync_CHOSEN: 0,
+	}}
+	for _, name := range s.cfg.Servers.Names() {
+		all.servers[name] = 0
 	}
 	for _, key := range keys {
 		workspace, app, _ := strings.Cut(key, ".")
@@ -87,7 +106,19 @@ func (s *Service) standings(ctx context.Context) map[deployerv1.Sync_State]int {
 		}
 		st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index}
 		st.watched()
-		counts[st.sync().GetState()]++
+		all.states[st.sync().GetState()]++
+		for _, server := range serversOf(p) {
+			all.servers[server]++
+		}
 	}
-	return counts
+	return all
+}
+
+// serversOf are the servers that an app is on: the one that it is deployed on, and the one that has what is live.
+func serversOf(p *parts) []string {
+	on := []string{p.app.GetServer()}
+	if live := p.lane.GetLive(); live != nil && !live.GetLost() && live.GetServer() != on[0] {
+		on = append(on, live.GetServer())
+	}
+	return on
 }

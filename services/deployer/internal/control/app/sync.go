@@ -47,12 +47,22 @@ type standing struct {
 	told       *apps.Told             // a newer push, about which nothing was decided yet; nil for none
 	made       *deployerv1.Deployment // what came of the head; nil when nothing did
 	polls      string                 // how often the branch is polled, in words
+	// offline says that nobody serves a server, nil when somebody does. It is nil where nobody asks.
+	offline func(server string) *deployerv1.DeploymentError
+}
+
+// away is offline of a job's server.
+func (st standing) away(job *storev1.Job) *deployerv1.DeploymentError {
+	if st.offline == nil {
+		return nil
+	}
+	return st.offline(job.GetServer())
 }
 
 // sync says how the app's branch stands to what is live. It asks nobody: the lane knows the branches that
 // pushes and polls told of, and the repository's index whether polls are answered.
 func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, live, latest *deployerv1.Deployment) (*deployerv1.Sync, error) {
-	st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index, live: live, polls: s.polls(p.key.Workspace, p.app.GetRepository())}
+	st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index, live: live, polls: s.polls(p.key.Workspace, p.app.GetRepository()), offline: s.offline}
 	st.watched()
 	number := st.head.GetNumber()
 	if job := p.lane.GetRunning().GetJob(); number == 0 && job != nil && p.lane.GetRunning().GetHash() == st.head.GetHash() {
@@ -202,6 +212,8 @@ func (st standing) known() *deployerv1.Sync {
 		return &deployerv1.Sync{State: deployerv1.Sync_UNKNOWN, Reason: reason, Message: message, Since: st.head.GetTime()}
 	}
 	switch lv := st.lane.GetLive(); {
+	case lv.GetLost():
+		return st.moving()
 	case st.told != nil:
 		reason, message := st.undecided()
 		return &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Since: st.told.Time, Reason: reason, Message: message}
@@ -231,6 +243,15 @@ func (st standing) known() *deployerv1.Sync {
 	}
 	reason, message, number := st.why()
 	return &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Since: st.head.GetTime(), Reason: reason, Message: message, Deployment: number}
+}
+
+// moving is how the branch stands while nothing is served, because the server of what was live died.
+func (st standing) moving() *deployerv1.Sync {
+	lv, d := st.lane.GetLive(), st.lane.GetDeparture()
+	return &deployerv1.Sync{
+		State: deployerv1.Sync_BEHIND, Since: d.GetTime(), Reason: syncMoving, Deployment: d.GetNumber(),
+		Message: fmt.Sprintf("Nothing is served: server %s died, which had deployment #%d. Deployment #%d is to bring the same commit back on server %s.", lv.GetServer(), lv.GetNumber(), d.GetNumber(), d.GetTo()),
+	}
 }
 
 // overtaken tells whether what is live was pushed and deployed after the branch's newest commit: a tag's
@@ -280,11 +301,17 @@ func (st standing) undecided() (reason, message string) {
 // why says why the branch's newest commit is not live, and which deployment that is about.
 func (st standing) why() (reason, message string, number int32) {
 	if job := st.lane.GetRunning().GetJob(); st.brings(job) {
+		if e := st.away(job); e != nil {
+			return e.GetReason(), ranMessage(job.GetNumber(), e.GetMessage()), job.GetNumber()
+		}
 		return syncDeploying, runsMessage(job.GetNumber()), job.GetNumber()
 	}
 	if job := st.lane.GetWaiting(); st.brings(job) {
 		if t := st.lane.GetHold().GetTrouble(); t != nil {
 			return t.GetReason(), waitsMessage(job.GetNumber(), t.GetMessage()), job.GetNumber()
+		}
+		if e := st.away(job); e != nil {
+			return e.GetReason(), waitsMessage(job.GetNumber(), e.GetMessage()), job.GetNumber()
 		}
 		return syncWaiting, turnMessage(job.GetNumber()), job.GetNumber()
 	}
@@ -319,6 +346,10 @@ func noBranchMessage(branch string) string {
 }
 
 func runsMessage(number int32) string { return fmt.Sprintf("Deployment #%d of it runs.", number) }
+
+func ranMessage(number int32, why string) string {
+	return fmt.Sprintf("Deployment #%d of it was running when its worker fell silent. %s", number, why)
+}
 
 func turnMessage(number int32) string {
 	return fmt.Sprintf("Deployment #%d of it waits for its turn.", number)

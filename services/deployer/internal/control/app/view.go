@@ -312,7 +312,7 @@ func (s *Service) warnings(p *parts, a *deployerv1.App, connection *storev1.Conn
 	} else if unwell(hook.GetHealth()) {
 		out = append(out, &deployerv1.Warning{Reason: "WEBHOOK_" + hook.GetHealth(), Message: hook.GetHealthMessage()})
 	}
-	if e := s.offline(p.app.GetServer()); e != nil {
+	if e := s.away(p); e != nil {
 		out = append(out, &deployerv1.Warning{Reason: e.GetReason(), Message: e.GetMessage()})
 	} else if a.GetHookRunner() == "" && (len(a.GetHooks()) > 0 || len(a.GetCodeConfig().GetHooks()) > 0) {
 		out = append(out, &deployerv1.Warning{Reason: "NO_HOOK_RUNNER", Message: noHookRunner})

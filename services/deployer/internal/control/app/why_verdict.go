@@ -44,7 +44,7 @@ type verdict struct {
 // stand reads how the branch stands in the app: the same as the app's own sync.
 func (v *verdict) stand(ctx context.Context) error {
 	p := v.p
-	v.st = standing{app: p.app, lane: p.lane, connection: v.connection, index: p.index, ref: v.ref, head: apps.ShownHead(p.app, p.lane, v.ref), polls: v.s.polls(p.key.Workspace, v.repository)}
+	v.st = standing{app: p.app, lane: p.lane, connection: v.connection, index: p.index, ref: v.ref, head: apps.ShownHead(p.app, p.lane, v.ref), polls: v.s.polls(p.key.Workspace, v.repository), offline: v.s.offline}
 	if t := apps.NewestTold(p.app, p.lane, v.ref); v.ref != "" && (v.hash == "" || t != nil && t.Hash == v.hash) {
 		v.st.told = t // of a commit before it is told what was decided then
 	}
@@ -65,8 +65,11 @@ func (v *verdict) stand(ctx context.Context) error {
 
 func (v *verdict) decide() *deployerv1.AppDecision {
 	d := &deployerv1.AppDecision{App: v.p.app.GetId()}
-	if lv := v.p.lane.GetLive(); v.hash != "" && lv.GetHash() == v.hash {
+	if lv := v.p.lane.GetLive(); v.hash != "" && lv.GetHash() == v.hash && !lv.GetLost() {
 		d.Live, d.Deployment, d.Message = true, lv.GetNumber(), fmt.Sprintf("It is live since deployment #%d.", lv.GetNumber())
+		if e := v.s.offline(lv.GetServer()); e != nil { // it is live, and nobody serves it
+			d.Reason, d.Message = e.GetReason(), d.GetMessage()+" "+e.GetMessage()
+		}
 		if s := v.st.sync(); v.req.GetBranch() != "" && s.GetState() == deployerv1.Sync_UNKNOWN {
 			// The newest commit that is known is live. That there is none after it, nobody can say.
 			v.unknown = s
@@ -165,6 +168,9 @@ func (v *verdict) run(d *deployerv1.Deployment) (reason, message string, number 
 		}
 		return whyReplaced, fmt.Sprintf("It was live with deployment #%d, until another one took its place; #%d is live now.", number, lv), lv
 	case deployerv1.Deployment_PROCESSING:
+		if e := v.s.offline(d.GetServer()); e != nil {
+			return e.GetReason(), ranMessage(number, e.GetMessage()), number
+		}
 		return syncDeploying, runsMessage(number), number
 	case deployerv1.Deployment_PENDING, deployerv1.Deployment_STATE_UNSPECIFIED:
 	}

@@ -50,7 +50,9 @@ func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 		asBefore(l.Live, before)
 	}
 	if before.GetLost() {
-		l.Kept = slices.DeleteFunc(l.GetKept(), func(k *storev1.Kept) bool { return k.GetNumber() == before.GetNumber() && k.GetServer() == before.GetServer() })
+		l.Kept = slices.DeleteFunc(l.GetKept(), func(k *storev1.Kept) bool {
+			return k.GetNumber() == before.GetNumber() && k.GetServer() == before.GetServer()
+		})
 	}
 	// What went live was decided about, also where no delivery spoke of it yet.
 	if h := l.GetHeads()[string(refOf(job))]; h != nil && h.GetHash() == r.GetHash() && job.GetDirectory() == "" {

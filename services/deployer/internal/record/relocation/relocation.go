@@ -182,7 +182,7 @@ func (m *Mover) app(ctx context.Context, k lane.Key, mv Move) (App, error) {
 
 const (
 	backlogTries = 60 // looks at a lane whose outbox is full: it empties as the records are written
-	backlogPause = time.Second
+	backlogPause = time.Second // between two such looks
 )
 
 func (m *Mover) depart(ctx context.Context, k lane.Key, d lane.Departure, generation int64, out *App) error {

@@ -80,7 +80,10 @@ const remedies: Record<string, Remedy> = {
   TIMEOUT: { text: "It took too long. Try again; if it stays, tell the operator." },
   OFFLINE: { text: "Check your connection. This page goes on by itself when Devpilot answers." },
   INTERNAL: { text: "Try again; if it stays, give the operator the request id." },
-  SERVER_OFFLINE: { text: "Start a deployer worker for the server; the deployment then goes on by itself." },
+  SERVER_OFFLINE: {
+    text: "The operator can start a worker of the server, after which the deployment goes on by itself, or move the app to another server.",
+  },
+  SERVER_DIED: { text: "Open the deployment: it says how far it is. If it failed, press Redeploy." },
   SERVER_UNKNOWN: { text: "Choose one of the known servers in the app's settings." },
   BITBUCKET_WORKSPACE_EXCLUDED: {
     text: "An owner or admin can add the Bitbucket workspace to those that this workspace is narrowed to.",

@@ -253,6 +253,8 @@ export function triggerText(
       return `Rollback${d.sourceNumber === undefined ? "" : ` to #${d.sourceNumber}`}${by}`;
     case "RECONCILED":
       return "Found by polling: no delivery told of it";
+    case "MOVED":
+      return `Moved to another server${d.sourceNumber === undefined ? "" : `: #${d.sourceNumber} again`}`;
     default:
       return sentence(d.trigger ?? "unknown") + by;
   }
@@ -264,6 +266,7 @@ export const triggerWords: Record<string, string> = {
   REDEPLOY: "Redeploy",
   ROLLBACK: "Rollback",
   RECONCILED: "Found by polling",
+  MOVED: "Moved to another server",
 };
 
 const hookLooks: Record<string, Look> = {

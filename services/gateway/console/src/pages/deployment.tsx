@@ -183,6 +183,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
             {d.state === "PENDING" ? <Time at={d.startTime} /> : <Took start={workStart(d)} end={d.endTime} />}
           </>
         )}
+        {" · "}on server <Text>{d.server}</Text>
         {d.attempt > 1 && ` · attempt ${d.attempt}`}
         {d.requestedCommit !== undefined && d.requestedCommit.hash !== d.commit?.hash && (
           <>
