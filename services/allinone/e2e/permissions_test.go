@@ -189,6 +189,50 @@ func TestPermissions_theOperatorsBackup(t *testing.T) {
 	}
 }
 
+// The operator's user of NATS may move apps, in an installation with a name too; that of a service may not.
+func TestPermissions_theOperatorMovesApps(t *testing.T) {
+	t.Parallel()
+	const name = "acme"
+	g, far := guard(t, name, nil), filepath.Join(t.TempDir(), "far")
+	running := startTopology(t, topology{count: 1, deployers: 2, env: []string{"DEVPILOT_INSTALLATION=" + name}, guarded: &g, of: func(service string, i int) []string {
+		if service == "deployer" && i == 1 {
+			return append(g.as("deployer-worker"), workerOnly, "DEVPILOT_SERVER=far", "DEVPILOT_DATA_DIR="+far)
+		}
+		return g.as(service)
+	}})
+	s := &shared{planted: map[string]string{}, stack: running}
+	s.owner = newBrowser(t, running.url()).signIn(running.adminToken())
+	n := s.tenant(t, "moves")
+	repo := s.site().repository(t, "moves", "site")
+	hash := s.site().commit(t, repo, "main", "one")
+	n.api.must("POST", n.path("/apps"), object{"appId": "web", "deployNow": true, "app": object{"repository": repo.id, "branch": "main", "autoDeploy": true, "server": "far"}})
+	n.live("web", hash)
+	run := func(user string, args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), program(t, "devpilot"), args...) // our own program
+		cmd.Env = slices.Concat(cleanEnviron(), g.as(user), []string{"DEVPILOT_INSTALLATION=" + name})
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	move := []string{"servers", "move", "far", "--to", "default", "--even-if-alive", "--output", "json"}
+	if out, err := run("gateway", move...); err == nil || !strings.Contains(out, "user operator") {
+		t.Errorf("a move as gateway: %v\n%s", err, out)
+	}
+	if out, err := run(allinone.Operator, move...); err != nil || !strings.Contains(out, `"again": 2`) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if d := n.live("web", hash); d["server"] != "default" || d["trigger"] != "MOVED" {
+		t.Errorf("%v", d)
+	}
+	if out, err := run(allinone.Operator, "servers", "list", "--output", "json"); err != nil || !strings.Contains(out, `"name": "far"`) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for line := range strings.Lines(s.output()) {
+		if strings.Contains(line, "Permissions Violation for Publish") && strings.Contains(line, "devpilot.work") {
+			t.Error(line)
+		}
+	}
+}
+
 // A service reaches nothing of another's: none of its buckets, by whichever way, and no answers to it.
 func TestPermissions_eachBucketIsItsOwners(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/pkg/stream"
@@ -73,9 +75,18 @@ func (f Stores) open(ctx context.Context, p servicemain.Process) (*deployer.Serv
 	}
 	if err != nil {
 		nc.Close()
-		return nil, nil, err
+		return nil, nil, trouble(err)
 	}
 	return s, nc.Close, nil
+}
+
+// trouble says what to do about an answer of NATS, where that is known.
+func trouble(err error) error {
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation), errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrNoResponders), errors.Is(err, kv.ErrUnavailable):
+		return fmt.Errorf("NATS did not do that: look whether its servers are well, and whether this is the user operator of devpilot nats-permissions (deploy/OPERATIONS.md), and run the command again: %w", err)
+	}
+	return err
 }
 
 // List is `devpilot servers`.
@@ -87,7 +98,7 @@ func List(ctx context.Context, p servicemain.Process, f ListSettings) error {
 	defer done()
 	all, err := s.List(ctx)
 	if err != nil {
-		return err
+		return trouble(err)
 	}
 	if f.Output == "json" {
 		return writeJSON(p.Stdout, map[string]any{"servers": all})
@@ -134,7 +145,7 @@ func Move(ctx context.Context, p servicemain.Process, f MoveSettings) error {
 			fmt.Fprintf(p.Stdout, "%d of %d: %s/%s: %s\n", which, all, a.Workspace, a.App, sentence(a, f.From))
 		}
 	})
-	if err != nil && len(report.Apps) > 0 {
+	if err = trouble(err); err != nil && len(report.Apps) > 0 {
 		err = fmt.Errorf("%w. %d apps are moved: run the command again, and it goes on with the others", err, len(report.Apps))
 	}
 	if f.Output == "json" {
