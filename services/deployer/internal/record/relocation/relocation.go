@@ -181,7 +181,7 @@ func (m *Mover) app(ctx context.Context, k lane.Key, mv Move) (App, error) {
 }
 
 const (
-	backlogTries = 60 // looks at a lane whose outbox is full: it empties as the records are written
+	backlogTries = 60          // looks at a lane whose outbox is full: it empties as the records are written
 	backlogPause = time.Second // between two such looks
 )
 
