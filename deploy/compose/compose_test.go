@@ -100,6 +100,12 @@ func TestCompose_eachServiceHasItsOwnSecretsOnly(t *testing.T) {
 	p := project(t)
 	for _, name := range services {
 		want := append([]string{"encryption-" + name, "identity-" + name}, more[name]...)
+		if name != "repo" { // which keeps nothing in NATS
+			want = append(want, "nats-"+name)
+			if file := p.Services[name].Environment["DEVPILOT_NATS_NKEY_FILE"]; file == nil || *file != "/run/secrets/nats" {
+				t.Errorf("%s is nobody for NATS", name)
+			}
+		}
 		var have []string
 		for _, s := range p.Services[name].Secrets {
 			have = append(have, s.Source)
@@ -156,6 +162,25 @@ func TestCompose_namesNoRegistry(t *testing.T) {
 		if got, want := project(t).Services[name].Image, "devpilot-"+name+":v1.2.3"; got != want {
 			t.Errorf("%s: %s, not %s", name, got, want)
 		}
+	}
+}
+
+// NATS takes nobody but the users that it is told, each with what it may do.
+func TestCompose_natsKnowsItsUsers(t *testing.T) {
+	t.Parallel()
+	p := project(t)
+	var mounted []string
+	for _, c := range p.Services["nats"].Configs {
+		mounted = append(mounted, c.Source+" "+c.Target)
+	}
+	if want := []string{"nats /etc/nats/nats.conf", "nats-users /etc/nats/users.conf"}; !slices.Equal(mounted, want) {
+		t.Errorf("NATS reads %v, not %v", mounted, want)
+	}
+	if conf := p.Configs["nats"].Content; !strings.Contains(conf, `authorization { include "users.conf" }`) {
+		t.Errorf("NATS takes everybody: %s", conf)
+	}
+	if file := p.Configs["nats-users"].File; !strings.HasSuffix(file, "/nats-users.conf") {
+		t.Errorf("its users are in %q", file)
 	}
 }
 

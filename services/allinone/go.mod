@@ -45,7 +45,7 @@ replace devpilot.io/bitbucket/services/repo => ../repo
 replace devpilot.io/bitbucket/services/webhook => ../webhook
 
 require (
-	devpilot.io/bitbucket/proto v0.0.0 // indirect
+	devpilot.io/bitbucket/proto v0.0.0
 	devpilot.io/bitbucket/services/cli v0.0.0
 	devpilot.io/bitbucket/services/gateway/client/devpilot v0.0.0 // indirect
 	github.com/alicebob/miniredis/v2 v2.40.0 // indirect

@@ -38,13 +38,15 @@ func NATSUsers(i stream.Installation) []NATSUser {
 		{"deployer-worker", "the service deployer with DEVPILOT_ROLES=worker", deployer.AccessOf("worker").Permissions(i, "deployer")},
 		{"gateway", "the service gateway", gateway.Spec().NATS.Permissions(i, "gateway")},
 		{"devpilot", "all services in one process", all.Permissions(i, "devpilot")},
-		{Operator, "devpilot doctor, accept-loss, backup, restore and servers", operator},
+		{Operator, "devpilot doctor, accept-loss, backup, restore, servers and keyset", operator},
 	}
 }
 
 // PermissionSettings say whose permissions are printed.
 type PermissionSettings struct {
 	servicemain.InstallationFlags `embed:""`
+
+	Keys string `name:"keys" help:"Directory of devpilot make-keys: the users follow, by the public halves of their nkeys there, so that what is printed is all that an authorization block needs."`
 
 	Users []string `arg:"" optional:"" enum:"auth,webhook,deployer,deployer-api,deployer-worker,gateway,devpilot,operator" help:"Users to print, auth, webhook, deployer, gateway and operator where none is named: those that nats-server's configuration has, for it takes no others. deployer-api and deployer-worker are for a deployer whose roles are apart, devpilot is all services in one process."`
 }
@@ -79,6 +81,17 @@ func PrintPermissions(w io.Writer, settings PermissionSettings) error {
 			fmt.Fprint(out, "  ] }\n")
 		}
 		fmt.Fprint(out, "}\n")
+	}
+	if settings.Keys != "" {
+		fmt.Fprint(out, "\nusers: [\n")
+		for _, user := range users {
+			public, err := publicKey(settings.Keys, user)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "  { nkey: %s, permissions: $%s }\n", public, PermissionVariable(name, user))
+		}
+		fmt.Fprint(out, "]\n")
 	}
 	return out.Flush()
 }

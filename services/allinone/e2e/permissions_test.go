@@ -72,6 +72,13 @@ func guard(t *testing.T, installation string, lacking map[string]string) guarded
 	conf := filepath.Join(dir, "nats.conf")
 	write(t, conf, fmt.Sprintf("listen: \"127.0.0.1:%d\"\nmax_payload: 8MB\njetstream { store_dir: %q, sync_interval: always, max_file_store: 8GB }\nauthorization {\n  include \"permissions.conf\"\n  users: [\n%s  ]\n}\n",
 		testkit.FreePort(t), g.store, users.String()))
+	g.url = serveNATS(t, conf)
+	return g
+}
+
+// serveNATS starts a nats-server with a configuration, and returns its address.
+func serveNATS(t *testing.T, conf string) string {
+	t.Helper()
 	opts, err := server.ProcessConfigFile(conf)
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +96,7 @@ func guard(t *testing.T, installation string, lacking map[string]string) guarded
 	if !s.ReadyForConnections(timeout) {
 		t.Fatal("the server does not start")
 	}
-	g.url = s.ClientURL()
-	return g
+	return s.ClientURL()
 }
 
 func write(t *testing.T, path, text string) {
@@ -118,6 +124,72 @@ func (g guarded) js(t testing.TB) jetstream.JetStream {
 	}
 	t.Cleanup(nc.Close)
 	return js
+}
+
+// composed is the NATS of deploy/compose/compose.yaml, with the users that the page has made.
+func composed(t *testing.T) guarded {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("..", "..", "..", "deploy", "compose", "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(raw), "\nconfigs:\n  nats:\n    content: |\n")
+	if !found {
+		t.Fatal("compose.yaml has no configuration of NATS")
+	}
+	var conf string
+	for line := range strings.Lines(text) {
+		own, inside := strings.CutPrefix(line, "      ")
+		if !inside {
+			break
+		}
+		conf += own
+	}
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys")
+	for _, args := range [][]string{{"make-keys", keys}, {"nats-permissions", "--keys", keys}} {
+		cmd := exec.CommandContext(t.Context(), program(t, "devpilot"), args...) // our own program
+		cmd.Env = cleanEnviron()
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v", args, err)
+		}
+		write(t, filepath.Join(dir, "users.conf"), string(out)) // the last one's
+	}
+	g := guarded{store: filepath.Join(testkit.FastDir(t), "store"), seeds: map[string]string{}}
+	for _, user := range []string{"auth", "webhook", "deployer", "gateway", allinone.Operator} {
+		g.seeds[user] = allinone.SeedFile(keys, user)
+	}
+	for from, to := range map[string]string{"port: 4222": fmt.Sprintf("listen: \"127.0.0.1:%d\"", testkit.FreePort(t)), "store_dir: /data": fmt.Sprintf("store_dir: %q", g.store), "max_file_store: 20GB": "max_file_store: 8GB"} {
+		if !strings.Contains(conf, from) {
+			t.Fatalf("NATS' configuration has no %q", from)
+		}
+		conf = strings.Replace(conf, from, to, 1)
+	}
+	write(t, filepath.Join(dir, "nats.conf"), conf)
+	g.url = serveNATS(t, filepath.Join(dir, "nats.conf"))
+	return g
+}
+
+// With what compose.yaml tells NATS and its services the product runs, each service is its own user, and nobody else is let in.
+func TestPermissions_ofComposeAreEnough(t *testing.T) {
+	t.Parallel()
+	g := composed(t)
+	if nc, err := nats.Connect(g.url); err == nil {
+		nc.Close()
+		t.Fatal("NATS takes everybody")
+	}
+	s := &shared{planted: map[string]string{}, stack: startTopology(t, topology{count: 1, guarded: &g, of: func(service string, _ int) []string {
+		if service == "repo" {
+			return nil
+		}
+		return g.as(service)
+	}})}
+	s.owner = newBrowser(t, s.url()).signIn(s.adminToken())
+	mainPath(t, s)
+	if out := s.output(); strings.Contains(out, "Permissions Violation") {
+		t.Error("NATS refused something")
+	}
 }
 
 // of is the environment of one replica: the first deployer has the role api, the second is a worker.

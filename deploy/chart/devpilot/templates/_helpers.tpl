@@ -67,6 +67,11 @@ livenessProbe: {httpGet: {path: /livez, port: ops}, periodSeconds: 10, timeoutSe
 readinessProbe: {httpGet: {path: /readyz, port: ops}, periodSeconds: 3, timeoutSeconds: 5, failureThreshold: 2}
 {{- end }}
 
+{{- /* The user of NATS that a pod is; empty for who keeps nothing there. */ -}}
+{{- define "devpilot.natsUser" -}}
+{{- if eq .service "deployer" }}deployer-{{ hasPrefix "worker" .component | ternary "worker" "api" }}{{ else if ne .service "repo" }}{{ .service }}{{ end }}
+{{- end }}
+
 {{- /* What every container is told; service, config and root are given. */ -}}
 {{- define "devpilot.env" -}}
 {{- $s := .root.Values.secrets -}}
@@ -90,6 +95,9 @@ readinessProbe: {httpGet: {path: /readyz, port: ops}, periodSeconds: 3, timeoutS
 - {name: DEVPILOT_NATS_URL_FILE, value: /etc/devpilot/nats-url}
 {{- else }}
 - {name: DEVPILOT_NATS_URL, value: {{ .root.Values.nats.url | quote }}}
+{{- end }}
+{{- if and $s.natsUsers.name (include "devpilot.natsUser" .) }}
+- {name: DEVPILOT_NATS_NKEY_FILE, value: /etc/devpilot/nats.nk}
 {{- end }}
 {{- if $s.redisUrl.name }}
 - {name: DEVPILOT_REDIS_URL_FILE, value: /etc/devpilot/redis-url}
@@ -139,6 +147,11 @@ readinessProbe: {httpGet: {path: /readyz, port: ops}, periodSeconds: 3, timeoutS
 {{- end }}
 {{- if $s.natsUrl.name }}
 - secret: {name: {{ $s.natsUrl.name }}, items: [{key: {{ $s.natsUrl.key }}, path: nats-url}]}
+{{- end }}
+{{- if $s.natsUsers.name }}
+{{- with include "devpilot.natsUser" . }}
+- secret: {name: {{ $s.natsUsers.name }}, items: [{key: nats-{{ . }}.nk, path: nats.nk}]}
+{{- end }}
 {{- end }}
 {{- if $s.redisUrl.name }}
 - secret: {name: {{ $s.redisUrl.name }}, items: [{key: {{ $s.redisUrl.key }}, path: redis-url}]}
