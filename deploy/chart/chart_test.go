@@ -153,6 +153,7 @@ func TestChart_objects(t *testing.T) {
 			"HorizontalPodAutoscaler/devpilot-repo", "HorizontalPodAutoscaler/devpilot-webhook", "HorizontalPodAutoscaler/devpilot-gateway",
 			"HorizontalPodAutoscaler/devpilot-deployer", "HorizontalPodAutoscaler/devpilot-worker-eu", "ScaledObject/devpilot-worker-default",
 			"StatefulSet/devpilot-worker-eu", "Certificate/devpilot-tls-auth", "Certificate/devpilot-tls-gateway", "Ingress/devpilot", "HTTPRoute/devpilot", "HTTPRoute/devpilot-sites", "ServiceMonitor/devpilot", "Service/devpilot-metrics",
+			"PrometheusRule/devpilot", "ConfigMap/devpilot-dashboard-push-to-live",
 		},
 	} {
 		have := both(t)[name]

@@ -1,4 +1,5 @@
-// Command dashboards makes the dashboards for Grafana of the table in boards.go. With -check it says whether that was done.
+// Command dashboards makes the dashboards for Grafana of the table in boards.go, and copies them and the alerts to where the
+// chart reads them. With -check it says whether that was done.
 package main
 
 import (
@@ -12,9 +13,18 @@ import (
 
 func main() {
 	dir := flag.String("dir", "grafana", "where to write")
+	alerts := flag.String("alerts", "prometheus/alerts.yaml", "the alerts")
+	chart := flag.String("chart", "chart/devpilot/files", "where the chart reads dashboards and alerts")
 	check := flag.Bool("check", false, "write nothing, and fail where something is to be written")
 	flag.Parse()
-	if err := run(*dir, *check); err != nil {
+	err := run(*dir, *check)
+	if err == nil {
+		err = run(filepath.Join(*chart, "grafana"), *check)
+	}
+	if err == nil {
+		err = toChart(*alerts, filepath.Join(*chart, "alerts.yaml"), *check)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "dashboards:", err)
 		os.Exit(1)
 	}
@@ -51,6 +61,25 @@ func run(dir string, check bool) error {
 		if !wanted[path] {
 			return fmt.Errorf("%s is of no board", path)
 		}
+	}
+	return nil
+}
+
+// toChart copies a file: the chart can read only what is below its own directory.
+func toChart(from, to string, check bool) error {
+	want, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if !check {
+		return os.WriteFile(to, want, 0o644) //nolint:gosec // a file of the repository
+	}
+	have, err := os.ReadFile(to)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(want, have) {
+		return fmt.Errorf("%s is not %s", to, from)
 	}
 	return nil
 }
