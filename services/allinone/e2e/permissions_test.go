@@ -298,6 +298,17 @@ func TestPermissions_theOperatorMovesApps(t *testing.T) {
 	if out, err := run(allinone.Operator, "servers", "list", "--output", "json"); err != nil || !strings.Contains(out, `"name": "far"`) {
 		t.Errorf("%v\n%s", err, out)
 	}
+	// One workspace alone, and back to the server that lives after all.
+	back := []string{"servers", "move", "default", "--to", "far", "--even-if-alive", "--workspace"}
+	if out, err := run(allinone.Operator, append(back, "another")...); err != nil || !strings.Contains(out, "No app of workspace another is on server default") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := run(allinone.Operator, append(back, n.workspace)...); err != nil || !strings.Contains(out, "what was live is deployed again as #3") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if d := n.live("web", hash); d["server"] != "far" || d["number"] != float64(3) {
+		t.Errorf("%v", d)
+	}
 	for line := range strings.Lines(s.output()) {
 		if strings.Contains(line, "Permissions Violation for Publish") && strings.Contains(line, "devpilot.work") {
 			t.Error(line)

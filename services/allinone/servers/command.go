@@ -154,7 +154,7 @@ func Move(ctx context.Context, p servicemain.Process, f MoveSettings) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(p.Stdout, conclusion(report))
+	_, err = fmt.Fprintln(p.Stdout, conclusion(report, f.Workspace))
 	return err
 }
 
@@ -181,7 +181,7 @@ func sentence(a deployer.MovedApp, from string) string {
 	return text + "."
 }
 
-func conclusion(r movedReport) string {
+func conclusion(r movedReport, workspace string) string {
 	again := 0
 	for _, a := range r.Apps {
 		if a.Again != 0 {
@@ -189,6 +189,8 @@ func conclusion(r movedReport) string {
 		}
 	}
 	switch {
+	case len(r.Apps) == 0 && workspace != "":
+		return fmt.Sprintf("No app of workspace %s is on server %s, and none has anything there: nothing is to be moved.", workspace, r.From)
 	case len(r.Apps) == 0:
 		return fmt.Sprintf("No app is on server %s, and none has anything there: nothing is to be moved.", r.From)
 	case r.DryRun:
