@@ -57,6 +57,8 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 			return nil, err
 		}
 	}
+	hooks := HooksOf(f.HookFlags)
+	hooks.DiskReserve = int64(f.DiskReserve) << 20
 	return New(
 		Config{
 			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, ClientID: f.BitbucketClientID,
@@ -64,7 +66,7 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 			DataDir: f.DataDir, CacheDir: f.Cache(), CacheBytes: f.CacheMiB << 20, Limits: mirror.Limits{FreeBytes: uint64(f.DiskReserve) << 20}, Version: env.Version,
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace,
 			PublicURL: public, LiveURL: f.Live.URL, LiveAddress: f.LiveAdvertise,
-			Hooks: HooksOf(f.HookFlags),
+			Hooks: hooks,
 		},
 		Deps{
 			Logger: env.Logger, JS: env.JS, Redis: env.Redis, Keyset: env.Keyset,

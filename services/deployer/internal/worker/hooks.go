@@ -27,6 +27,8 @@ type Hooks struct {
 	// AppDisk is what one app's releases and shared paths may take, in bytes, before its hooks are ended:
 	// a quarter of the volume when zero, all of it when negative.
 	AppDisk int64
+	// DiskReserve is what must stay free on the disk of the releases, in bytes; see sandbox.Limits.
+	DiskReserve int64
 }
 
 // sandbox is the configuration of the sandbox.

@@ -120,7 +120,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 		Server: cfg.Server, Worker: w.id, SiteURL: cfg.SiteURL, Slots: cfg.Slots, Dispatcher: r.Dispatcher, Apps: r.Apps, Source: source{cfg.Mirrors},
 		Releases: releases, Announce: cfg.Front.announce(), Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe, Tracer: cfg.Tracer,
 		Logger: cfg.Logger, Now: cfg.Now, Backoff: cfg.Backoff, Policy: decide.Rules{Git: git, Now: cfg.Now}, Witness: cfg.Clients.Witness, Doubt: cfg.Doubt, Hooks: runner, NoHooks: noHooks,
-		AppDisk: cfg.Hooks.AppDisk, Timeout: cfg.Timeout,
+		AppDisk: cfg.Hooks.AppDisk, DiskReserve: cfg.Hooks.DiskReserve, Timeout: cfg.Timeout,
 	})
 	return w, nil
 }

@@ -141,6 +141,8 @@ type Config struct {
 	NoHooks string
 	// AppDisk is what an app may take on the disk while a hook of it runs; see hook.Limits.
 	AppDisk int64
+	// DiskReserve is what a hook must leave free on the disk, in bytes; see hook.Limits.
+	DiskReserve int64
 	// Timeout bounds one attempt of a deployment, hooks included; 3 h when zero.
 	Timeout time.Duration
 	// Policy holds the app's rules against a head that the branch has moved on to; nil lets all through.

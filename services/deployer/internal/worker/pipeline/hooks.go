@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -149,6 +150,11 @@ func (a *attempt) runHook(ctx context.Context, id deployerv1.Deployment_Stage, i
 		a.hookSay(h.Name, "Hook %q is done, after %v.", h.Name, result.Duration.Round(time.Millisecond))
 		return nil
 	}
+	if result.DiskFull && !a.switched {
+		// Who took the room is not known: others write to this disk too. What one app may take has a limit of its own.
+		a.hookSay(h.Name, "Hook %q was ended: %s.", h.Name, result.Problem())
+		return fmt.Errorf("hook %q: %w", h.Name, unix.ENOSPC)
+	}
 	a.hookSay(h.Name, "Hook %q failed: %s.", h.Name, result.Problem())
 	reason := reasonHookFailed
 	if result.TimedOut {
@@ -188,7 +194,7 @@ func (a *attempt) spec(id deployerv1.Deployment_Stage, h codeconfig.Hook) (sandb
 	rel := a.w.cfg.Releases
 	final := rel.AbsPath(a.key.Workspace, a.key.App, a.directory)
 	s := sandbox.Spec{
-		Command: h.Command, Limits: sandbox.Limits{Time: h.Timeout, Disk: a.w.cfg.AppDisk}, Shared: a.shared, Release: final,
+		Command: h.Command, Limits: sandbox.Limits{Time: h.Timeout, Disk: a.w.cfg.AppDisk, DiskReserve: a.w.cfg.DiskReserve}, Shared: a.shared, Release: final,
 		Counted: []string{filepath.Dir(filepath.Dir(final))}, // all of the app
 	}
 	if id < deployerv1.Deployment_SOURCE_CONTROL {

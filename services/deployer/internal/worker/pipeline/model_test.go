@@ -144,6 +144,9 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
+// modelReserve is what hooks must leave free on the disk, in bytes.
+const modelReserve = 16 << 20
+
 func (m *model) key(i int) lane.Key {
 	return lane.Key{Workspace: modelWorkspace, App: fmt.Sprintf("a%d", i)}
 }
@@ -236,7 +239,7 @@ func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
 	p.worker = pipeline.New(pipeline.Config{
 		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Dispatcher: p.dispatcher, Apps: apps, Source: modelSource{m},
 		Releases: faultyReleases{m, releases, gate}, Announce: faultyReleases{m, releases, nil}.Announce, Logs: modelLogs{m.hookLines}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
-		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second, Hooks: m.hooks,
+		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second, Hooks: m.hooks, DiskReserve: modelReserve,
 		Policy: decide.Rules{Git: modelGit{m}, Now: time.Now},
 	})
 	p.decider = decide.New(decide.Config{Server: "default", Dispatcher: p.dispatcher, Apps: modelAppsReader{m}, Git: modelGit{m}, Logger: logs.Discard(), Now: time.Now})
