@@ -76,6 +76,9 @@ func Access() stream.Access {
 func Open(ctx context.Context, cfg Config) (*Installation, error) {
 	i := &Installation{cfg: cfg}
 	err := stream.UntilOpen(ctx, cfg.Logger, func(ctx context.Context) (err error) {
+		// An answer that went down with its server never comes, however long it may take.
+		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+		defer cancel()
 		i.id, err = open(ctx, cfg)
 		return err
 	})
@@ -87,6 +90,9 @@ func Open(ctx context.Context, cfg Config) (*Installation, error) {
 
 // ID is the same for all processes of an installation.
 func (i *Installation) ID() string { return i.id }
+
+// tryTimeout bounds one try to read the record; the next one follows it.
+const tryTimeout = 10 * time.Second
 
 // permanent is an error that waiting does not mend.
 type permanent struct{ error }
