@@ -35,7 +35,14 @@ func spawn(cmd *exec.Cmd) (*process, error) {
 
 // keep starts a program that may ask the kernel by itself to die with us. The kernel watches the
 // thread that started it, hence one goroutine that keeps its thread until the end.
+//
+// It gets a session of its own: what is sent to our group, by a terminal or who stops a service with all that it
+// started, is for us alone. We end a hook ourselves, and it is not blamed.
 func keep(cmd *exec.Cmd) (*process, error) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
 	return (&process{cmd: cmd}).run()
 }
 

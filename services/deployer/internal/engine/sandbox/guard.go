@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -87,7 +86,6 @@ func (b *box) guard(target string, first int) error {
 	b.later(func() { line.Close() })
 	cmd := exec.Command("/bin/sh", append([]string{"-c", watching, "guard", seconds(b.silence), target}, programs...)...) //nolint:noctx // it outlives this process
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", []string{}, []*os.File{read, alive}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what is sent to our group is not for it
 	g, err := keep(cmd)
 	if err != nil {
 		return fmt.Errorf("guard of the hook: %w", err)
