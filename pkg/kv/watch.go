@@ -37,7 +37,13 @@ const (
 const (
 	quietTime  = time.Second
 	quietTimes = 2
+	// silentTimes is how often in a row nothing may come although something is pending: what was asked for went down with
+	// who was asked, as when a consumer's leader changes, and the library notices only after a longer silence than we let pass at a time.
+	silentTimes = 5
 )
+
+// errSilent says that nothing comes of what is pending.
+var errSilent = errors.New("kv: records are pending and none comes")
 
 // errRewatch says that a pass over the bucket is to start again from scratch.
 var errRewatch = errors.New("kv: watch again")
@@ -113,7 +119,7 @@ func (s *store) run(ctx context.Context, sc scan) error {
 
 // receive hands messages to the scan. left is how many belong to the pass.
 func (s *store) receive(ctx context.Context, cons jetstream.Consumer, it jetstream.MessagesContext, left uint64, sc scan) error {
-	quiet := 0
+	quiet, silent := 0, 0
 	for {
 		var wait []jetstream.NextOpt
 		if left > 0 {
@@ -126,6 +132,9 @@ func (s *store) receive(ctx context.Context, cons jetstream.Consumer, it jetstre
 		if left > 0 && errors.Is(err, nats.ErrTimeout) {
 			if quiet, err = s.quietAgain(ctx, cons, quiet); err != nil {
 				return err
+			}
+			if silent++; quiet == 0 && silent >= silentTimes {
+				return fmt.Errorf("%w: %w", errRewatch, errSilent)
 			}
 			if quiet < quietTimes {
 				continue
@@ -141,7 +150,7 @@ func (s *store) receive(ctx context.Context, cons jetstream.Consumer, it jetstre
 		if err != nil {
 			return fmt.Errorf("%w: %w", errRewatch, err)
 		}
-		quiet = 0
+		quiet, silent = 0, 0
 		e, err := s.entry(m)
 		if err != nil {
 			return err
