@@ -219,6 +219,20 @@ chaos: ## Have people push through trouble of every kind, in an order that the p
 	@.ci/needs
 	go test -count 1 -timeout 0 -run '^TestChaos$$' -v ./services/allinone/e2e -chaos.for $(FOR)
 
+PUSHES := 10000
+SEED := 0
+ROLLS := 20
+
+.PHONY: chaos-cluster
+chaos-cluster: ## Kill, freeze and cut off processes of a whole cluster for FOR=1h while people push, PUSHES=10000 at most; SEED chooses the faults
+	@.ci/needs
+	go test -count 1 -timeout 0 -run '^TestAlone_ChaosCluster$$' -v ./services/allinone/e2e -cluster.for $(FOR) -cluster.pushes $(PUSHES) -cluster.seed $(SEED) -cluster.rate 8 -cluster.repositories 12
+
+.PHONY: rolling
+rolling: ## Restart everything of a cluster ROLLS=20 times under load: no call fails, and no push is lost
+	@.ci/needs
+	go test -count 1 -timeout 0 -run '^TestAlone_RollingRestarts$$' -v ./services/allinone/e2e -cluster.rolls $(ROLLS) -cluster.seed $(SEED)
+
 .PHONY: day
 day: ## Simulate a day of 1,000 apps on 200 repositories with one in twenty deliveries lost, and print what it cost (some minutes)
 	@.ci/needs

@@ -1,16 +1,12 @@
 package e2e
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,8 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -114,6 +108,14 @@ type topology struct {
 	unready   bool                                 // that they are ready is not waited for
 
 	sharedKeyset bool // one for all services
+	// elsewhere leaves the engines, their settings and Bitbucket to who starts the processes.
+	elsewhere *site
+	// via is the address at which others reach what one listens at; nil for the same.
+	via func(service string, i int, address string) string
+	// command runs a program; nil for as it is.
+	command func(service, path string) *exec.Cmd
+	// log is where one's output goes; nil for the stack's own.
+	log func(service string, i int) io.Writer
 }
 
 func (top topology) replicas(service string) int {
@@ -130,19 +132,36 @@ func (top topology) settings(service string, i int) []string {
 	return top.of(service, i)
 }
 
+func (top topology) address(service string, i int, listen string) string {
+	if top.via == nil {
+		return listen
+	}
+	return top.via(service, i, listen)
+}
+
+func (top topology) run(service, path string) *exec.Cmd {
+	if top.command == nil {
+		return exec.Command(path)
+	}
+	return top.command(service, path)
+}
+
 const workerOnly = "DEVPILOT_ROLES=worker"
 
 func startTopology(t *testing.T, top topology) *processes {
 	t.Helper()
 	root := testkit.FastDir(t)
 	s := &processes{
-		t: t, bucket: openSite(t), admin: "dpa_" + rand.Text() + rand.Text(), dir: filepath.Join(t.TempDir(), "data"), caches: filepath.Join(root, "caches"),
+		t: t, bucket: top.elsewhere, admin: "dpa_" + rand.Text() + rand.Text(), dir: filepath.Join(t.TempDir(), "data"), caches: filepath.Join(root, "caches"),
 		secrets: filepath.Join(root, "secrets"), replicas: map[string][]*replica{},
 	}
 	s.front, s.live = openFront(t), openFront(t)
 	s.live.only = "live"
-	s.startEmulator(t, filepath.Join(root, "emulator"))
-	s.nats, s.redis = testkit.RealNATS(t), testkit.RealRedis(t)
+	if s.bucket == nil {
+		s.bucket = openSite(t)
+		s.startEmulator(t, filepath.Join(root, "emulator"))
+		s.nats, s.redis = testkit.RealNATS(t), testkit.RealRedis(t)
+	}
 	s.guarded = top.guarded
 	s.keysets = map[string]string{}
 	for _, name := range testkit.Services {
@@ -158,7 +177,7 @@ func startTopology(t *testing.T, top topology) *processes {
 		for i := range top.replicas(name) {
 			addresses[name] = append(addresses[name], loopback(t))
 			if !slices.Contains(top.settings(name, i), workerOnly) {
-				serving = append(serving, addresses[name][i])
+				serving = append(serving, top.address(name, i, addresses[name][i]))
 			}
 		}
 		env = append(env, "DEVPILOT_"+strings.ToUpper(name)+"_ADDR="+strings.Join(serving, ","))
@@ -166,7 +185,7 @@ func startTopology(t *testing.T, top topology) *processes {
 	s.env = env
 	for _, name := range testkit.Services {
 		for i := range top.replicas(name) {
-			s.startReplica(t, name, i, slices.Concat(env, top.settings(name, i)), addresses[name])
+			s.startReplica(t, top, name, i, slices.Concat(env, top.settings(name, i)), addresses[name])
 		}
 	}
 	if top.unready {
@@ -253,9 +272,12 @@ func (s *processes) environment(t *testing.T) []string {
 	if _, err := identity.CreateKeysFile(keys, testkit.Services...); err != nil {
 		t.Fatal(err)
 	}
-	return append(cleanEnviron(),
+	env := cleanEnviron()
+	if s.nats != nil {
+		env = append(env, "DEVPILOT_NATS_URL="+s.nats.URL(), "DEVPILOT_REDIS_URL="+s.redis.URL())
+	}
+	return append(env,
 		"DEVPILOT_PUBLIC_URL="+s.url(), "DEVPILOT_LOG_LEVEL=debug", "DEVPILOT_LOG_FORMAT=json", "DEVPILOT_DRAIN_DELAY=0s",
-		"DEVPILOT_NATS_URL="+s.nats.URL(), "DEVPILOT_REDIS_URL="+s.redis.URL(),
 		"DEVPILOT_IDENTITY_KEY_FILE="+keys,
 		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+secretFile(t),
 		"DEVPILOT_ADMIN_TOKEN_FILE="+file("admin.token", s.admin),
@@ -266,7 +288,7 @@ func (s *processes) environment(t *testing.T) []string {
 }
 
 // startReplica starts one process of a service.
-func (s *processes) startReplica(t *testing.T, name string, i int, env, grpc []string) {
+func (s *processes) startReplica(t *testing.T, top topology, name string, i int, env, grpc []string) {
 	t.Helper()
 	path, ops := program(t, name), loopback(t)
 	env = append(env[:len(env):len(env)], "DEVPILOT_OPS_LISTEN="+ops, "DEVPILOT_CACHE_DIR="+filepath.Join(s.caches, name+strconv.Itoa(i)))
@@ -276,15 +298,19 @@ func (s *processes) startReplica(t *testing.T, name string, i int, env, grpc []s
 	if name == "gateway" || name == "webhook" {
 		listen := loopback(t)
 		env = append(env, "DEVPILOT_LISTEN="+listen)
-		s.front.add(name, listen)
+		s.front.add(name, top.address(name, i, listen))
 	}
 	if name == "deployer" {
 		listen := loopback(t)
 		env = append(env, "DEVPILOT_LIVE_LISTEN="+listen)
-		s.live.add("live", listen)
+		s.live.add("live", top.address(name, i, listen))
 	}
-	p := testkit.StartProcess(t, name, &s.log, func() *exec.Cmd {
-		cmd := exec.Command(path)
+	var log io.Writer = &s.log
+	if top.log != nil {
+		log = top.log(name, i)
+	}
+	p := testkit.StartProcess(t, name, log, func() *exec.Cmd {
+		cmd := top.run(name, path)
 		cmd.Env = append([]string{"DEVPILOT_ENCRYPTION_KEYSET_FILE=" + s.keysets[name]}, env...)
 		return cmd
 	})
@@ -329,80 +355,4 @@ func (s *processes) js(t testing.TB) jetstream.JetStream {
 	}
 	_, js := s.nats.Connect()
 	return js
-}
-
-// front is a balancer as any installation has one: gateways in turn, deliveries to the webhook
-// services, and the next replica when one takes no connections.
-type front struct {
-	address string
-	only    string // the service that all requests are for; else the path decides
-
-	mu       sync.Mutex
-	targets  map[string][]string
-	next     atomic.Uint64
-	upstream *http.Transport
-}
-
-func openFront(t *testing.T) *front {
-	t.Helper()
-	// A connection of its own for each request: none is found dead when it is used again.
-	f := &front{targets: map[string][]string{}, upstream: &http.Transport{DisableKeepAlives: true}}
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "replica", r.In.Host
-		},
-		Transport:     f,
-		FlushInterval: -1,
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			http.Error(w, "no replica answered: "+err.Error(), http.StatusBadGateway)
-		},
-	}
-	server := httptest.NewServer(proxy)
-	t.Cleanup(server.Close)
-	f.address = server.URL
-	return f
-}
-
-func (f *front) add(service, target string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.targets[service] = append(f.targets[service], target)
-}
-
-// maxKept is the largest body that can be sent to a second replica.
-const maxKept = 4 << 20
-
-// RoundTrip implements http.RoundTripper.
-func (f *front) RoundTrip(r *http.Request) (*http.Response, error) {
-	service := "gateway"
-	if strings.HasPrefix(r.URL.Path, "/webhooks/bitbucket/") {
-		service = "webhook"
-	}
-	if f.only != "" {
-		service = f.only
-	}
-	var body []byte
-	if r.Body != nil {
-		var err error
-		if body, err = io.ReadAll(io.LimitReader(r.Body, maxKept)); err != nil {
-			return nil, err
-		}
-	}
-	f.mu.Lock()
-	targets := f.targets[service]
-	f.mu.Unlock()
-	first, err := f.next.Add(1), errors.New("there is no replica of "+service)
-	for i := range targets {
-		attempt := r.Clone(r.Context())
-		attempt.URL.Host = targets[(first+uint64(i))%uint64(len(targets))]
-		attempt.Body, attempt.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		if len(body) == 0 {
-			attempt.Body = http.NoBody
-		}
-		var answer *http.Response
-		if answer, err = f.upstream.RoundTrip(attempt); !errors.Is(err, syscall.ECONNREFUSED) {
-			return answer, err
-		}
-	}
-	return nil, err
 }
