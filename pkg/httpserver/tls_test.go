@@ -2,6 +2,7 @@ package httpserver
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -49,11 +50,14 @@ func TestServer_https(t *testing.T) {
 	if body, err := get("/"); err != nil || body != "HTTP/1.1" {
 		t.Fatalf("%q, %v", body, err)
 	}
-	s.server.bound.mu.Lock()
-	if waiting := s.server.bound.waiting.Len(); waiting != 1 {
-		t.Errorf("%d connections wait, not the one that was answered", waiting)
-	}
-	s.server.bound.mu.Unlock()
+	testkit.Eventually(t, time.Minute, func() error { // the client may have its answer before
+		s.server.bound.mu.Lock()
+		defer s.server.bound.mu.Unlock()
+		if waiting := s.server.bound.waiting.Len(); waiting != 1 {
+			return fmt.Errorf("%d connections wait, not the one that was answered", waiting)
+		}
+		return nil
+	})
 	type answer struct {
 		body string
 		err  error

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -67,8 +69,22 @@ func isWrongLast(err error) bool {
 		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
-// neverSent tells errors after which a request certainly changed nothing.
-func neverSent(err error) bool {
-	return errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrNoResponders) ||
-		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrConnectionReconnecting)
+// patience is for how long a request is tried again after an error that certainly changed nothing; 0 for any other.
+func patience(err error) time.Duration {
+	if errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrConnectionReconnecting) {
+		return unsentTimeout
+	}
+	var api *jetstream.APIError
+	if errors.As(err, &api) && slices.Contains(notNow, api.ErrorCode) {
+		return leaderTimeout
+	}
+	return 0
+}
+
+// notNow is how a server answers that is no leader yet, or no more (nats-server's errors.json).
+var notNow = []jetstream.ErrorCode{
+	10008, // JetStream system temporarily unavailable
+	10009, // JetStream cluster can not handle request
+	10163, // expected last sequence per subject temporarily unavailable
 }

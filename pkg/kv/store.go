@@ -23,7 +23,10 @@ const (
 	opTimeout = 4 * time.Second
 	// unsentTimeout is how long a request that could not be sent is tried again: a restart of
 	// the embedded server takes less.
-	unsentTimeout   = 2 * time.Second
+	unsentTimeout = 2 * time.Second
+	// leaderTimeout is how long a request is tried again that a cluster answered with "not now", while
+	// another of its servers becomes the leader.
+	leaderTimeout   = 4 * time.Second
 	unsentFirstWait = 20 * time.Millisecond  // before a request that could not be sent is tried again
 	unsentMaxWait   = 250 * time.Millisecond // between two tries of such a request at most
 	// askTimeout is how long one question waits before it is asked again: one that was on its
@@ -149,13 +152,14 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, opTimeout)
 }
 
-// untilSent repeats f while its request could not be sent at all, for a short while.
-func untilSent(ctx context.Context, f func() error) error {
-	giveUp := time.Now().Add(unsentTimeout)
+// untilTaken repeats f, for a short while, as long as its request could not be sent at all, or nobody could
+// take it.
+func untilTaken(ctx context.Context, f func() error) error {
+	began := time.Now()
 	pauses := stream.Pauses(unsentFirstWait, unsentMaxWait)
 	for {
 		err := f()
-		if err == nil || !neverSent(err) || time.Now().After(giveUp) {
+		if err == nil || time.Since(began) >= patience(err) {
 			return err
 		}
 		if sleep(ctx, pauses.NextBackOff()) != nil {
@@ -167,7 +171,7 @@ func untilSent(ctx context.Context, f func() error) error {
 // ask has f ask the leader, which gets twice the time whenever it has not answered in time.
 func ask(ctx context.Context, f func(context.Context) error) error {
 	for timeout := askTimeout; ; timeout *= 2 {
-		err := untilSent(ctx, func() error {
+		err := untilTaken(ctx, func() error {
 			ctx, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
 			return f(ctx)
@@ -237,7 +241,7 @@ func (s *store) noLoss(ctx context.Context, key string) error {
 func (s *store) put(ctx context.Context, m *nats.Msg, rev uint64) (uint64, error) {
 	m.Header.Set(headerLastSubj, strconv.FormatUint(rev, 10))
 	var ack *jetstream.PubAck
-	err := untilSent(ctx, func() (err error) {
+	err := untilTaken(ctx, func() (err error) {
 		ack, err = s.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 		return err
 	})
