@@ -55,12 +55,14 @@ type Registry struct {
 	server   string
 	logger   *slog.Logger
 	cache    *lru.Cache[string, cached]
+	catchUp  time.Duration
 
 	mu      sync.Mutex
 	copies  *store.Copies
 	servers Servers
 	pending map[string]struct{} // keys that changed, and are not written yet
-	changed chan struct{}       // closed and made anew when pending changes
+	writing map[string]struct{} // keys that are written at the moment, as they were when that began
+	changed chan struct{}       // closed and made anew when pending or writing changes
 	all     bool                // every app was read once
 }
 
@@ -75,7 +77,7 @@ func New(releases *release.Store, server string, logger *slog.Logger) *Registry 
 	if err != nil {
 		panic(err) // the size is positive
 	}
-	return &Registry{releases: releases, server: server, logger: logger, cache: cache, pending: map[string]struct{}{}, changed: make(chan struct{})}
+	return &Registry{releases: releases, server: server, logger: logger, cache: cache, catchUp: catchUp, pending: map[string]struct{}{}, writing: map[string]struct{}{}, changed: make(chan struct{})}
 }
 
 // Site implements hosting.Sites. What this disk holds and its record says is served from here. Where that
@@ -227,14 +229,15 @@ func (r *Registry) awaitSaved(ctx context.Context, key string) {
 	}
 	copies.Apps.CaughtUp(ctx)
 	copies.Lanes.CaughtUp(ctx)
-	t := time.NewTimer(catchUp)
+	t := time.NewTimer(r.catchUp)
 	defer t.Stop()
 	for {
 		r.mu.Lock()
 		_, waits := r.pending[key]
+		_, written := r.writing[key]
 		changed := r.changed
 		r.mu.Unlock()
-		if !waits {
+		if !waits && !written {
 			return
 		}
 		select {
@@ -331,10 +334,15 @@ func (r *Registry) write(ctx context.Context, copies *store.Copies, key string) 
 	workspace, app, _ := strings.Cut(key, ".")
 	r.mu.Lock()
 	delete(r.pending, key) // what changes from here on is saved again
+	r.writing[key] = struct{}{}
 	r.mu.Unlock()
 	err := r.derive(ctx, copies, key, workspace, app)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.writing, key)
+	if err == nil {
+		r.wake() // else the one that is to come after a pause does
+	}
 	if err != nil && ctx.Err() == nil {
 		r.logger.WarnContext(ctx, "what is served was not brought up to date", slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyApp, app), logs.Err(err))
 		r.pending[key] = struct{}{}
