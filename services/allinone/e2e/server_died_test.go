@@ -134,7 +134,7 @@ func (x *twoServers) killedInTheMiddle(block string) {
 	words := strings.Fields(strings.NewReplacer("eu-1", "far", "eu-2", "default").Replace(block))
 	cmd := x.command(words[1:]...)
 	cmd.Stdout = write
-	var stderr bytes.Buffer
+	var stderr recorder
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
