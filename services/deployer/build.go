@@ -58,7 +58,7 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 		}
 	}
 	hooks := HooksOf(f.HookFlags)
-	hooks.DiskReserve = int64(f.DiskReserve) << 20
+	hooks.DiskReserve = f.DiskReserve << 20
 	return New(
 		Config{
 			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, ClientID: f.BitbucketClientID,
