@@ -52,13 +52,11 @@ func anyFault(list []clusterFault, rnd *rand.Rand) clusterFault {
 	for _, f := range list {
 		all += f.often
 	}
-	at := rnd.IntN(all)
-	for _, f := range list {
-		if at -= f.often; at < 0 {
-			return f
-		}
+	at, i := rnd.IntN(all), 0
+	for ; at >= list[i].often; i++ {
+		at -= list[i].often
 	}
-	panic("unreachable")
+	return list[i]
 }
 
 // lasting is how long a fault lasts: mostly a moment, at times longer than leases and timeouts.
