@@ -61,6 +61,15 @@ func (k *Key) left(withoutBadges bool) (what []string) {
 	return what
 }
 
+// open reads the keysets and connects to the stores, until end is called.
+func (f StoreSettings) open(ctx context.Context) (files []*file, session *kv.Session, end func() error, err error) {
+	if files, err = f.load(f.DataDir); err != nil {
+		return nil, nil, nil, err
+	}
+	session, end, err = f.Reach(ctx, "devpilot-keyset")
+	return files, session, end, err
+}
+
 // count finds out what is sealed with which key of the services of a file.
 func count(ctx context.Context, session *kv.Session, f *file) (all []*Key, err error) {
 	for _, service := range f.services {
@@ -107,11 +116,7 @@ func count(ctx context.Context, session *kv.Session, f *file) (all []*Key, err e
 
 // Check is `devpilot keyset check`: it says what is sealed with which key, and fails where anything is with another than the one that seals.
 func Check(ctx context.Context, p servicemain.Process, f CheckSettings) (err error) {
-	files, err := f.load(f.DataDir)
-	if err != nil {
-		return err
-	}
-	session, end, err := f.Reach(ctx, "devpilot-keyset")
+	files, session, end, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -172,11 +177,7 @@ const tellEvery = 100
 
 // Reseal is `devpilot keyset reseal`: what earlier keys sealed is sealed anew, record by record, while Devpilot runs.
 func Reseal(ctx context.Context, p servicemain.Process, f StoreSettings) (err error) {
-	files, err := f.load(f.DataDir)
-	if err != nil {
-		return err
-	}
-	session, end, err := f.Reach(ctx, "devpilot-keyset")
+	files, session, end, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -211,11 +212,7 @@ func Reseal(ctx context.Context, p servicemain.Process, f StoreSettings) (err er
 
 // Retire is `devpilot keyset retire`: earlier keys are dropped once nothing is sealed with them.
 func Retire(ctx context.Context, p servicemain.Process, f RetireSettings) (err error) {
-	files, err := f.load(f.DataDir)
-	if err != nil {
-		return err
-	}
-	session, end, err := f.Reach(ctx, "devpilot-keyset")
+	files, session, end, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
