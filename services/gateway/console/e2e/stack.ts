@@ -35,18 +35,23 @@ export interface Stack {
   stop: () => Promise<void>;
 }
 
+/** A port of this machine where nobody listens, given out once. */
 export async function freePort(): Promise<number> {
   for (;;) {
     // Not one of those that the system gives to connections, which could have it before the product does.
     const port = 10_000 + Math.floor(Math.random() * 10_000);
+    if (given.has(port)) continue;
+    given.add(port);
     const free = await new Promise<boolean>((resolve) => {
-      const s = createServer();
-      s.once("error", () => resolve(false));
-      s.listen(port, "127.0.0.1", () => s.close(() => resolve(true)));
+      const s = connect(port, "127.0.0.1", () => s.destroy());
+      s.once("error", (e: NodeJS.ErrnoException) => resolve(e.code === "ECONNREFUSED"));
+      s.once("close", () => resolve(false)); // after an error it is decided
     });
     if (free) return port;
   }
 }
+
+const given = new Set<number>();
 
 /** Waits until the condition holds; says what it waited for when it does not in time. */
 export async function eventually<T>(
