@@ -174,12 +174,18 @@ lint-console: console-needs ## Of the linters, the console's: formatting and rul
 check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(OGEN)) $(call stamp,$(OASDIFF)) ## Prove that generated code, go.mod files, layers and formatting are up to date
 	.ci/check
 
-# The layers of `make test`, in this order. One that fails does not keep the others from running.
-LAYERS := check lint test-unit test-e2e test-alone test-console-unit test-browser
+# The layers of `make test`, and the suites that take too long to stand in it. Each in this order: one that fails
+# does not keep the others from running.
+LAYERS := check lint test-unit test-e2e test-console-unit
+SUITES := trouble test-deploy test-dex test-alone test-browser
 
 .PHONY: test
-test: needs ## Everything a change must pass: all layers, whatever fails, and what came of each
+test: needs ## What every change must pass, within 20 minutes: all layers, whatever fails, and what came of each
 	@.ci/layers $(LAYERS)
+
+.PHONY: test-suites
+test-suites: needs ## The slow suites, which a change must pass too before it is published
+	@.ci/layers $(SUITES)
 
 # Tests that do to the machine what tests beside them would suffer from are called TestAlone_….
 ALONE := ^TestAlone_
