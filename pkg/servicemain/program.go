@@ -77,6 +77,7 @@ func (m *program) run(ctx context.Context) error {
 	if err := m.openCertificates(); err != nil {
 		return err
 	}
+	m.env.Certificate = m.certificate
 	var err error
 	if m.health, err = NewHealth(m.registry, !m.withoutNATS); err != nil {
 		return err

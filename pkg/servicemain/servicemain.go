@@ -23,6 +23,7 @@ import (
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/transport"
 )
 
 // Version is the version of the build, set by the linker (-X). Every program answers --version with it.
@@ -82,8 +83,9 @@ type Env struct {
 	Registerer     prometheus.Registerer
 	TracerProvider trace.TracerProvider
 	Now            func() time.Time
-	HTTPAddr       net.Addr // where HTTP is served; nil where it is not
-	HTTPS          bool     // whether it is served with a certificate
+	HTTPAddr       net.Addr               // where HTTP is served; nil where it is not
+	HTTPS          bool                   // whether it is served with a certificate
+	Certificate    *transport.Certificate // the service's own; nil where there is none
 
 	// Dial connects to a service named in Spec.Calls, while this one is built. Whoever set it closes the
 	// connection, after the service.

@@ -18,30 +18,46 @@ import (
 
 // Server is for a gRPC server that callers, by their names, may connect to.
 func (c *Certificate) Server(callers []string) credentials.TransportCredentials {
-	return &following{certificate: c, config: func(p *pair) *tls.Config {
-		return &tls.Config{
-			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.certificate},
-			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: p.roots,
-			SessionTicketsDisabled: true, // every connection is held against the authorities of its own time
-			VerifyConnection: func(s tls.ConnectionState) error {
-				service, err := ServiceOf(s.VerifiedChains[0][0])
-				if err == nil && !slices.Contains(callers, service) {
-					err = fmt.Errorf("the service %s calls nothing here", service)
-				}
-				return err
-			},
-		}
-	}}
+	return &following{certificate: c, config: func(p *pair) *tls.Config { return p.server(callers) }}
 }
 
 // Client is for a gRPC client that calls a service: who answers must have that service's certificate.
 func (c *Certificate) Client(service string) credentials.TransportCredentials {
-	return &following{certificate: c, config: func(p *pair) *tls.Config {
-		return &tls.Config{
-			MinVersion: tls.VersionTLS13, RootCAs: p.roots, ServerName: NameOf(service),
-			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.certificate, nil },
-		}
-	}}
+	return &following{certificate: c, config: func(p *pair) *tls.Config { return p.client(service) }}
+}
+
+// ServerConfig is for a server of another protocol that callers, by their names, may connect to.
+func (c *Certificate) ServerConfig(callers ...string) *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.current.Load().server(callers), nil },
+	}
+}
+
+// ClientConfig is for one connection to a service over another protocol: the next is held against the certificate and
+// the authorities of its own time.
+func (c *Certificate) ClientConfig(service string) *tls.Config { return c.current.Load().client(service) }
+
+func (p *pair) server(callers []string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.certificate},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: p.roots,
+		SessionTicketsDisabled: true, // every connection is held against the authorities of its own time
+		VerifyConnection: func(s tls.ConnectionState) error {
+			service, err := ServiceOf(s.VerifiedChains[0][0])
+			if err == nil && !slices.Contains(callers, service) {
+				err = fmt.Errorf("the service %s calls nothing here", service)
+			}
+			return err
+		},
+	}
+}
+
+func (p *pair) client(service string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: p.roots, ServerName: NameOf(service),
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.certificate, nil },
+	}
 }
 
 // CallerOf tells which service's certificate the call came with, on a server with the credentials of [Certificate.Server].

@@ -71,7 +71,7 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 		Deps{
 			Logger: env.Logger, JS: env.JS, Redis: env.Redis, Keyset: env.Keyset,
 			Auth: authv1.NewAuthServiceClient(conns["auth"]), Repo: repov1.NewRepoServiceClient(conns["repo"]),
-			Webhook: webhookv1.NewWebhookServiceClient(conns["webhook"]), Registerer: env.Registerer, TracerProvider: env.TracerProvider, Now: env.Now, Live: f.Live.Listener,
+			Webhook: webhookv1.NewWebhookServiceClient(conns["webhook"]), Registerer: env.Registerer, TracerProvider: env.TracerProvider, Now: env.Now, Live: f.Live.Listener, Certificate: env.Certificate,
 		})
 }
 

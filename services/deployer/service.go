@@ -25,6 +25,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/transport"
 	"devpilot.io/bitbucket/services/deployer/internal/control/server"
 	"devpilot.io/bitbucket/services/deployer/internal/metrics"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
@@ -49,6 +50,8 @@ type Deps struct {
 	Redis redis.UniversalClient
 	// Live is where a worker serves releases; nil: not at all. Run closes it.
 	Live net.Listener
+	// Certificate is this service's, for what workers of different servers say to each other; nil: plain HTTP.
+	Certificate *transport.Certificate
 
 	Registerer prometheus.Registerer // nil: no metrics
 	// TracerProvider records what belongs to a trace; nil: nothing does.
@@ -170,7 +173,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return s.serve(ctx, nil)
 	}
 	front, err := worker.OpenFront(ctx, worker.FrontConfig{
-		DataDir: s.cfg.DataDir, Server: s.cfg.Server, LiveBase: s.liveBase, Live: s.deps.Live, LiveAddress: s.cfg.LiveAddress, Logger: s.deps.Logger, Registerer: s.deps.Registerer,
+		DataDir: s.cfg.DataDir, Server: s.cfg.Server, LiveBase: s.liveBase, Live: s.deps.Live, LiveAddress: s.cfg.LiveAddress, Certificate: s.deps.Certificate, Logger: s.deps.Logger, Registerer: s.deps.Registerer,
 	})
 	if err != nil {
 		if ctx.Err() != nil {

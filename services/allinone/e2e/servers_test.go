@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,20 +11,24 @@ import (
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
-// TestServers_anyWorkerAnswersForAnyApp runs two workers of one server and one of another, as built. Each
+// TestServers_anyWorkerAnswersForAnyApp runs two workers of one server and one of another, as built, with certificates. Each
 // answers for the apps of both, also without NATS; a server that is away is told of in plain words, and what
 // moved is served as it is where it went.
 func TestServers_anyWorkerAnswersForAnyApp(t *testing.T) {
 	t.Parallel()
-	far := filepath.Join(t.TempDir(), "far")
+	far, certificates := filepath.Join(t.TempDir(), "far"), filepath.Join(testkit.FastDir(t), "certificates")
+	if out, err := exec.Command(program(t, "devpilot"), "certificates", certificates).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	running := startTopology(t, topology{count: 1, deployers: 3, of: func(service string, i int) []string {
-		switch {
-		case service != "deployer" || i == 0:
-			return nil
-		case i == 1:
-			return []string{workerOnly}
+		env := certificatesOf(filepath.Join(certificates, service))
+		if service == "deployer" && i > 0 {
+			env = append(env, workerOnly)
 		}
-		return []string{workerOnly, "DEVPILOT_SERVER=far", "DEVPILOT_DATA_DIR=" + far}
+		if service == "deployer" && i == 2 {
+			env = append(env, "DEVPILOT_SERVER=far", "DEVPILOT_DATA_DIR="+far)
+		}
+		return env
 	}})
 	s := &shared{stack: running, planted: map[string]string{}}
 	t.Cleanup(func() {

@@ -26,10 +26,7 @@ func TestTLS_theProductAsProcesses(t *testing.T) {
 	}
 	renew()
 	running := startTopology(t, topology{count: 1, deployers: 2, of: func(service string, i int) []string {
-		file := func(name string) string { return filepath.Join(certificates, service, name) }
-		env := []string{
-			"DEVPILOT_TLS_CERT_FILE=" + file("tls.crt"), "DEVPILOT_TLS_KEY_FILE=" + file("tls.key"), "DEVPILOT_TLS_CA_FILE=" + file("ca.crt"),
-		}
+		env := certificatesOf(filepath.Join(certificates, service))
 		if service == "deployer" && i > 0 {
 			env = append(env, workerOnly)
 		}
@@ -62,6 +59,14 @@ func TestTLS_theProductAsProcesses(t *testing.T) {
 		if strings.Contains(line, "a connection was refused") && !slices.ContainsFunc([]string{"EOF", "reset by peer"}, func(s string) bool { return strings.Contains(line, s) }) {
 			t.Errorf("refused among themselves: %s", line)
 		}
+	}
+}
+
+// certificatesOf are a service's settings for the certificates that a directory of `devpilot certificates` holds.
+func certificatesOf(directory string) []string {
+	return []string{
+		"DEVPILOT_TLS_CERT_FILE=" + filepath.Join(directory, "tls.crt"), "DEVPILOT_TLS_KEY_FILE=" + filepath.Join(directory, "tls.key"),
+		"DEVPILOT_TLS_CA_FILE=" + filepath.Join(directory, "ca.crt"),
 	}
 }
 

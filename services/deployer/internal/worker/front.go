@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"devpilot.io/bitbucket/pkg/httpserver"
+	"devpilot.io/bitbucket/pkg/transport"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/sites"
@@ -26,6 +27,8 @@ type FrontConfig struct {
 	Live     net.Listener
 	// LiveAddress is where workers of other servers reach Live; that of Live itself when empty.
 	LiveAddress string
+	// Certificate is shown to workers of other servers; nil: nothing is encrypted between them.
+	Certificate *transport.Certificate
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -84,7 +87,7 @@ func (f *Front) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server, err := hosting.New(hosting.Config{Sites: f.sites, Host: host, Server: f.cfg.Server, Addresses: f.sites.Addresses, Logger: f.cfg.Logger, Registerer: f.cfg.Registerer})
+	server, err := hosting.New(hosting.Config{Sites: f.sites, Host: host, Server: f.cfg.Server, Addresses: f.sites.Addresses, Certificate: f.cfg.Certificate, Logger: f.cfg.Logger, Registerer: f.cfg.Registerer})
 	if err != nil {
 		return err
 	}
@@ -95,5 +98,5 @@ func (f *Front) Run(ctx context.Context) error {
 		_ = web.Stop(stop) // visitors that were cut come again
 	})
 	defer stopped()
-	return web.Serve(f.cfg.Live)
+	return web.Serve(server.Listener(f.cfg.Live))
 }

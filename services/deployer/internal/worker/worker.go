@@ -173,7 +173,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	part("dry runs", func(ctx context.Context) error { return dryrun.Serve(ctx, cfg.JS, cfg.Server, w.decider.Check) })
 	part("heartbeat", func(ctx context.Context) error {
 		return cfg.Records.Fleet.Beat(ctx, fleet.Worker{
-			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks), LiveAddress: cfg.Front.address(), Disk: w.room,
+			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks), LiveAddress: cfg.Front.address(), LiveEncrypted: cfg.Front.cfg.Certificate != nil, Disk: w.room,
 		})
 	})
 	return g.Wait()

@@ -24,8 +24,7 @@ func (e *ElsewhereError) Error() string {
 // disagree, for as long as one of them has not heard of a switch.
 var errMisdirected = errors.New("live: the other server does not have the release")
 
-// private are the headers of a visitor that a static site has no use for. They stay here: between workers
-// there may be no TLS.
+// private are the headers of a visitor that a static site has no use for. They stay here.
 var private = []string{"Cookie", "Authorization", "Proxy-Authorization", "Connection", "Upgrade"}
 
 // forwarded answers a request that another worker sent here, as far as that is to be seen from it. It
@@ -81,7 +80,7 @@ func (s *Server) forward(w *recorder, r *http.Request, name Name, server string)
 // request says decides where it goes.
 func rewrite(p *httputil.ProxyRequest) {
 	in, out := p.In, p.Out
-	out.URL = &url.URL{Scheme: peerScheme, Path: in.URL.Path, RawPath: in.URL.RawPath, RawQuery: in.URL.RawQuery, ForceQuery: in.URL.ForceQuery}
+	out.URL = &url.URL{Path: in.URL.Path, RawPath: in.URL.RawPath, RawQuery: in.URL.RawQuery, ForceQuery: in.URL.ForceQuery}
 	out.Host = in.Host
 	out.Body, out.ContentLength, out.TransferEncoding, out.Trailer = nil, 0, nil, nil
 	for _, name := range private {

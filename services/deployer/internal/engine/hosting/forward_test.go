@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"devpilot.io/bitbucket/pkg/transport"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
 )
 
@@ -36,6 +38,8 @@ type worker struct {
 	mu    sync.Mutex
 	web   place
 	peers map[string][]string
+
+	scheme string // of what the others announce
 }
 
 // Site implements hosting.Sites.
@@ -55,7 +59,11 @@ func (w *worker) Site(_ context.Context, workspace, app string, number int32) (h
 func (w *worker) addresses(server string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.peers[server]
+	all := slices.Clone(w.peers[server])
+	for i := range all {
+		all[i] = w.scheme + all[i]
+	}
+	return all
 }
 
 func (w *worker) forwarded(result string) float64 {
@@ -79,8 +87,17 @@ func (w *worker) forwarded(result string) float64 {
 
 func newWorker(t *testing.T, server string, web place) *worker {
 	t.Helper()
-	w := &worker{web: web, metrics: prometheus.NewRegistry(), peers: map[string][]string{}}
-	s, err := hosting.New(hosting.Config{Sites: w, Host: "live.example", Server: server, Addresses: w.addresses, Registerer: w.metrics})
+	return newWorkerWith(t, server, web, nil)
+}
+
+// newWorkerWith makes one that has a certificate, and takes it that the others have; nil: none has.
+func newWorkerWith(t *testing.T, server string, web place, certificate *transport.Certificate) *worker {
+	t.Helper()
+	w := &worker{web: web, metrics: prometheus.NewRegistry(), peers: map[string][]string{}, scheme: "http://"}
+	if certificate != nil {
+		w.scheme = "https://"
+	}
+	s, err := hosting.New(hosting.Config{Sites: w, Host: "live.example", Server: server, Addresses: w.addresses, Certificate: certificate, Registerer: w.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +107,7 @@ func newWorker(t *testing.T, server string, web place) *worker {
 		handler.ServeHTTP(rw, r)
 	}))
 	web2.Config.ErrorLog = s.HTTPServer().ErrorLog
+	web2.Listener = s.Listener(web2.Listener)
 	web2.Start()
 	t.Cleanup(web2.Close)
 	w.address = web2.Listener.Addr().String()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,9 +16,7 @@ import (
 )
 
 const (
-	// peerScheme and newTransport are the one place that TLS between workers has to be put into.
-	peerScheme = "http"
-	// dialTimeout is for two machines of one network.
+	// dialTimeout is for two machines of one network, and for the handshake of an encrypted connection.
 	dialTimeout = 2 * time.Second
 	// answerTimeout is until an answer begins: a large file is read for its ETag first.
 	answerTimeout = 10 * time.Second
@@ -51,8 +50,9 @@ var (
 // peers sends requests to workers of other servers: an http.RoundTripper that takes the server from the
 // header forwardedTo, and the addresses from what workers announced, never from the request.
 type peers struct {
-	addresses func(server string) []string
+	addresses func(server string) []string // as Config has it
 	transport http.RoundTripper
+	encrypts  bool // there is a certificate to show
 	logger    *slog.Logger
 	now       func() time.Time
 
@@ -61,15 +61,20 @@ type peers struct {
 	turn   int
 }
 
-func newPeers(addresses func(server string) []string, logger *slog.Logger, now func() time.Time) *peers {
-	return &peers{addresses: addresses, transport: newTransport(), logger: logger, now: now, silent: map[string]time.Time{}}
+func newPeers(cfg Config, encrypted dial) *peers {
+	return &peers{addresses: cfg.Addresses, transport: newTransport(encrypted), encrypts: cfg.Certificate != nil, logger: cfg.Logger, now: cfg.Now, silent: map[string]time.Time{}}
 }
+
+type dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+var peerDialer = &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 
 // newTransport makes the connections to other workers. No proxy of the environment's, no compression of
 // its own: what a worker answers reaches the visitor as it is.
-func newTransport() *http.Transport {
+func newTransport(encrypted dial) *http.Transport {
 	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:            peerDialer.DialContext,
+		DialTLSContext:         encrypted,
 		DisableCompression:     true,
 		MaxConnsPerHost:        maxPeerConns,
 		MaxIdleConnsPerHost:    maxIdlePeerConns,
@@ -86,7 +91,9 @@ func (p *peers) RoundTrip(req *http.Request) (*http.Response, error) {
 	err := errNoAddress
 	for _, address := range p.order(server) {
 		attempt := req.Clone(req.Context())
-		attempt.URL.Host = address
+		if attempt.URL.Scheme, attempt.URL.Host, _ = strings.Cut(address, "://"); !p.encrypts {
+			attempt.URL.Scheme = "http" // who has a certificate answers those without one as well
+		}
 		var resp *http.Response
 		if resp, err = p.ask(attempt, server); err == nil {
 			return resp, nil

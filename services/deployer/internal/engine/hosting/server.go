@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/transport"
 )
 
 // DefaultCacheBytes bounds the compressed forms that are kept.
@@ -23,9 +24,12 @@ type Config struct {
 	// Host is the live host as CheckHost returned it: lower case, no port.
 	Host string
 	// Server is this worker's server. Addresses are where workers of another one serve releases, the
-	// likeliest first, as they announced it; nil: releases of other servers are not served.
+	// likeliest first, as they announced it: https:// and an address like 10.0.0.7:8083 where they have a
+	// certificate, else http:// and one; nil: releases of other servers are not served.
 	Server    string
 	Addresses func(server string) []string
+	// Certificate is shown to workers of other servers, and theirs is checked; nil: nothing is encrypted.
+	Certificate *transport.Certificate
 	// Logger gets one line per request at debug, and trouble at warn; nil: none.
 	Logger *slog.Logger
 	// Registerer may be nil.
@@ -38,16 +42,17 @@ type Config struct {
 
 // Server serves releases. It is safe for concurrent use and holds nothing that needs closing.
 type Server struct {
-	sites      Sites
-	host       string
-	server     string
-	peers      *peers
-	logger     *slog.Logger
-	metrics    *metrics
-	digests    *digester
-	compressor *compressor
-	headers    *lru[identity, []rule]
-	now        func() time.Time
+	sites       Sites
+	host        string
+	server      string
+	peers       *peers
+	certificate *transport.Certificate
+	logger      *slog.Logger
+	metrics     *metrics
+	digests     *digester
+	compressor  *compressor
+	headers     *lru[identity, []rule]
+	now         func() time.Time
 }
 
 // New makes a server; it does no I/O. It fails on a host that CheckHost refuses, and on metrics that are
@@ -81,11 +86,13 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{
-		sites: cfg.Sites, host: host, server: cfg.Server, peers: newPeers(cfg.Addresses, cfg.Logger, cfg.Now), logger: cfg.Logger, metrics: m, digests: newDigester(), compressor: c,
+	s := &Server{
+		sites: cfg.Sites, host: host, server: cfg.Server, certificate: cfg.Certificate, logger: cfg.Logger, metrics: m, digests: newDigester(), compressor: c,
 		headers: newLRU[identity, []rule](headersCacheBytes),
 		now:     cfg.Now,
-	}, nil
+	}
+	s.peers = newPeers(cfg, s.dialPeer)
+	return s, nil
 }
 
 // headersCacheBytes bounds the _headers files that are remembered, by the bytes of the files.

@@ -131,6 +131,7 @@ type Worker struct {
 	Server, ID, Host, Version string
 	HookRunner                string // how it runs deployment hooks, for people; empty: not at all
 	LiveAddress               string // where workers of other servers reach the releases that it serves; empty: it serves none
+	LiveEncrypted             bool   // whether it takes encrypted connections there
 	Slots                     int
 	Busy                      func() int32
 	Disk                      func() (free, reserve uint64, err error) // of where it puts releases; nil: it does not look
@@ -166,7 +167,7 @@ func (r *Registry) Beat(ctx context.Context, w Worker) error {
 
 func (r *Registry) sign(ctx context.Context, w Worker) error {
 	now := r.now()
-	sign := &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner, LiveAddress: w.LiveAddress} // slots are few
+	sign := &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner, LiveAddress: w.LiveAddress, LiveEncrypted: w.LiveEncrypted} // slots are few
 	r.room(ctx, w, sign)
 	_, _, err := r.workers.Update(ctx, w.Server, func(cur *storev1.Workers) (*storev1.Workers, error) {
 		if cur == nil {
@@ -235,7 +236,7 @@ func (r *Registry) Offline(server string) (since time.Time, offline bool) {
 	return since, r.now().Sub(since) > Alive
 }
 
-// LiveAddresses are where workers of a server serve its releases, those first that gave a sign of life
+// LiveAddresses are where workers of a server serve its releases, as hosting.Config has them, those first that gave a sign of life
 // lately. Signs are compared with the newest of any worker and not with the clock: while the store is away
 // nobody gives one, and everybody may live.
 func (r *Registry) LiveAddresses(server string) []string {
@@ -247,12 +248,19 @@ func (r *Registry) LiveAddresses(server string) []string {
 		switch age := newest.Sub(w.GetSeenTime().AsTime()); {
 		case w.GetLiveAddress() == "" || age > forget:
 		case age > Alive:
-			silent = append(silent, w.GetLiveAddress())
+			silent = append(silent, liveAddress(w))
 		default:
-			alive = append(alive, w.GetLiveAddress())
+			alive = append(alive, liveAddress(w))
 		}
 	}
 	return append(alive, silent...)
+}
+
+func liveAddress(w *storev1.Worker) string {
+	if w.GetLiveEncrypted() {
+		return "https://" + w.GetLiveAddress()
+	}
+	return "http://" + w.GetLiveAddress()
 }
 
 // HookRunner says how a server runs deployment hooks; empty when one of its live workers cannot.

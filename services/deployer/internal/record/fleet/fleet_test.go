@@ -44,7 +44,7 @@ func TestLiveAddresses_signsAgeOnlyWhileSomebodyGivesThem(t *testing.T) {
 		t.Helper()
 		rec := &storev1.Workers{Workers: map[string]*storev1.Worker{"silent-about-it": {SeenTime: timestamppb.New(now)}}}
 		for address, age := range ages {
-			rec.Workers[address] = &storev1.Worker{LiveAddress: address, SeenTime: timestamppb.New(now.Add(-age))}
+			rec.Workers[address] = &storev1.Worker{LiveAddress: address, LiveEncrypted: address == "b:1", SeenTime: timestamppb.New(now.Add(-age))}
 		}
 		if _, _, err := st.Workers.Update(t.Context(), server, func(*storev1.Workers) (*storev1.Workers, error) { return rec, nil }); err != nil {
 			t.Fatal(err)
@@ -61,11 +61,11 @@ func TestLiveAddresses_signsAgeOnlyWhileSomebodyGivesThem(t *testing.T) {
 	}
 	put("eu", map[string]time.Duration{"a:1": 2 * fleet.Alive, "b:1": 0, "c:1": fleet.Alive / 2, "d:1": 2 * time.Hour})
 	put("us", map[string]time.Duration{"x:1": 2 * fleet.Alive})
-	wants("eu", "b:1", "c:1", "a:1")
-	wants("us", "x:1")
+	wants("eu", "https://b:1", "http://c:1", "http://a:1")
+	wants("us", "http://x:1")
 	wants("nowhere")
 	put("us", map[string]time.Duration{"x:1": -3 * fleet.Alive})
-	wants("eu", "a:1", "b:1", "c:1")
+	wants("eu", "http://a:1", "https://b:1", "http://c:1")
 }
 
 // TestList_saysHowMuchRoomEachServerHas: what its workers see of the disk, and nothing of one that does not look or

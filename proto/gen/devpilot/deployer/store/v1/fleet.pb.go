@@ -165,8 +165,10 @@ type Worker struct {
 	DiskFreeMib *int32 `protobuf:"varint,8,opt,name=disk_free_mib,json=diskFreeMib,proto3,oneof" json:"disk_free_mib,omitempty"`
 	// How much of it stays free.
 	DiskReserveMib int32 `protobuf:"varint,9,opt,name=disk_reserve_mib,json=diskReserveMib,proto3" json:"disk_reserve_mib,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Whether it takes encrypted connections at live_address, from workers that show a certificate.
+	LiveEncrypted bool `protobuf:"varint,10,opt,name=live_encrypted,json=liveEncrypted,proto3" json:"live_encrypted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -260,6 +262,13 @@ func (x *Worker) GetDiskReserveMib() int32 {
 		return x.DiskReserveMib
 	}
 	return 0
+}
+
+func (x *Worker) GetLiveEncrypted() bool {
+	if x != nil {
+		return x.LiveEncrypted
+	}
+	return false
 }
 
 // Due is an entry of the schedule: something is to be reconciled then. It says no more than that: what
@@ -647,7 +656,7 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\aworkers\x18\x01 \x03(\v20.devpilot.deployer.store.v1.Workers.WorkersEntryR\aworkers\x1a^\n" +
 	"\fWorkersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x128\n" +
-	"\x05value\x18\x02 \x01(\v2\".devpilot.deployer.store.v1.WorkerR\x05value:\x028\x01\"\xc2\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\".devpilot.deployer.store.v1.WorkerR\x05value:\x028\x01\"\xe9\x02\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\x05R\x05slots\x12\x12\n" +
@@ -658,7 +667,9 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"hookRunner\x12!\n" +
 	"\flive_address\x18\a \x01(\tR\vliveAddress\x12'\n" +
 	"\rdisk_free_mib\x18\b \x01(\x05H\x00R\vdiskFreeMib\x88\x01\x01\x12(\n" +
-	"\x10disk_reserve_mib\x18\t \x01(\x05R\x0ediskReserveMibB\x10\n" +
+	"\x10disk_reserve_mib\x18\t \x01(\x05R\x0ediskReserveMib\x12%\n" +
+	"\x0elive_encrypted\x18\n" +
+	" \x01(\bR\rliveEncryptedB\x10\n" +
 	"\x0e_disk_free_mib\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
