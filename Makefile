@@ -145,9 +145,10 @@ generate: $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(BUF)) $(call stamp,$(PROT
 	cd deploy && GOWORK=off go run ./cmd/chart-settings && GOWORK=off go run ./cmd/dashboards
 
 .PHONY: released
-released: $(call stamp,$(BUF)) ## At a release: keep the protos and the API as they are now, to compare later ones with
+released: $(call stamp,$(BUF)) ## At a release: keep the protos and the API as they are now, to compare later ones with, and the commit to upgrade from
 	buf build --exclude-source-info -o proto/released.binpb
 	cp services/gateway/internal/openapi/openapi.json services/gateway/internal/openapi/released.json
+	git rev-parse HEAD > .ci/released
 
 .PHONY: fmt
 fmt: $(call stamp,$(GOLANGCI)) $(call stamp,$(BUF)) ## Format the code
@@ -238,6 +239,26 @@ chaos-cluster: ## Kill, freeze and cut off processes of a whole cluster for FOR=
 rolling: ## Restart everything of a cluster ROLLS=20 times under load: no call fails, and no push is lost
 	@.ci/needs
 	go test -count 1 -timeout 0 -run '^TestAlone_RollingRestarts$$' -v ./services/allinone/e2e -cluster.rolls $(ROLLS) -cluster.seed $(SEED)
+
+# The earlier programs are built from their commit, beside this tree.
+FROM ?= $(shell cat .ci/released)
+
+.PHONY: upgrade
+upgrade: ## Roll a cluster under load from the programs of FROM=<commit or tag> (the last release) to these, back and forward: no call fails, and each reads what the other wrote
+	@.ci/needs
+	@mkdir -p bin
+	rm -rf bin/from bin/upgrade-from && git worktree prune && git worktree add --detach --force bin/from $(FROM)
+	cd bin/from && go build -o $(ROOT)/bin/upgrade-from/ $(foreach b,auth repo webhook deployer gateway,./services/$(b)/cmd/$(b))
+	git worktree remove --force bin/from
+	go test -count 1 -timeout 0 -run '^TestAlone_RollingRestarts$$' -v ./services/allinone/e2e -cluster.from $(ROOT)/bin/upgrade-from -cluster.rolls 3 -cluster.seed $(SEED)
+
+CALLS := 3000
+SERVICES := repo,auth,webhook,gateway
+
+.PHONY: frozen
+frozen: ## Have one of three processes of a service stand still under load, of each of SERVICES=repo,auth,webhook,gateway in turn, and print how long CALLS=3000 calls took once all knew
+	@.ci/needs
+	go test -count 1 -timeout 0 -run '^TestAlone_OneOfThreeFrozen$$' -v ./services/allinone/e2e -frozen.services $(SERVICES) -frozen.calls $(CALLS) -cluster.seed $(SEED)
 
 .PHONY: day
 day: ## Simulate a day of 1,000 apps on 200 repositories with one in twenty deliveries lost, and print what it cost (some minutes)

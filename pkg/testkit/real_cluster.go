@@ -43,7 +43,7 @@ func RealNATSCluster(t testing.TB, servers int, logs string) *NATSNodes {
 		writeConfig(t, conf,
 			"listen: "+strconv.Quote(loopback(s.port)), fmt.Sprintf("server_name: n%d", i), "max_payload: 8MB",
 			"log_file: "+strconv.Quote(filepath.Join(logs, fmt.Sprintf("n%d.log", i))),
-			"jetstream { store_dir: "+strconv.Quote(filepath.Join(s.dir, "store"))+", max_file_store: 8GB }",
+			"jetstream { store_dir: "+strconv.Quote(filepath.Join(s.dir, "store"))+", sync_interval: always, max_file_store: 8GB }",
 			// Nobody hears of an address that goes around the ways that can be cut: the one that is told leads nowhere.
 			"cluster { name: test, listen: "+strconv.Quote(loopback(ports[i]))+", no_advertise: true, advertise: \"127.0.0.1:1\", routes: ["+strings.Join(routes, ", ")+"] }")
 		s.Process = StartProcess(t, fmt.Sprintf("nats-server n%d", i), Logger(t).Writer(), func() *exec.Cmd { return exec.Command(path, "-c", conf) })

@@ -127,7 +127,8 @@ func (l *crowd) push(ctx context.Context, a *clusterApp) (err error) {
 // programs call the API.
 func (l *crowd) begin(seed uint64, perSecond float64, pushes int64, programs int) {
 	ctx, cancel := context.WithCancel(l.t.Context())
-	l.stop = cancel
+	l.stop, l.calls = cancel, nil
+	l.programs(ctx, seed, programs)
 	for i, a := range l.apps {
 		rnd := rand.New(rand.NewPCG(seed, uint64(1000+i)))
 		l.done.Go(func() {
@@ -145,14 +146,6 @@ func (l *crowd) begin(seed uint64, perSecond float64, pushes int64, programs int
 			}
 		})
 	}
-	for i := range programs {
-		rnd := rand.New(rand.NewPCG(seed, uint64(2000+i)))
-		l.done.Go(func() {
-			for ctx.Err() == nil {
-				l.call(rnd)
-			}
-		})
-	}
 	l.done.Go(func() {
 		for every := time.NewTicker(2 * time.Second); ; {
 			l.collect()
@@ -164,6 +157,18 @@ func (l *crowd) begin(seed uint64, perSecond float64, pushes int64, programs int
 			}
 		}
 	})
+}
+
+// programs have so many programs call the API until ctx ends.
+func (l *crowd) programs(ctx context.Context, seed uint64, many int) {
+	for i := range many {
+		rnd := rand.New(rand.NewPCG(seed, uint64(2000+i)))
+		l.done.Go(func() {
+			for ctx.Err() == nil {
+				l.call(rnd)
+			}
+		})
+	}
 }
 
 // end waits until nobody pushes and nobody calls any more.
@@ -186,6 +191,9 @@ func (l *crowd) fail(err error) {
 	defer l.mu.Unlock()
 	l.errs = append(l.errs, err)
 }
+
+// limitReached is what Bitbucket's hourly limit of calls has a question answered with. Load that lasts reaches it, whatever else happens.
+const limitReached = "BITBUCKET_RATE_LIMITED"
 
 // call makes one call of the API, of several kinds.
 func (l *crowd) call(rnd *rand.Rand) {
@@ -212,12 +220,24 @@ func (l *crowd) call(rnd *rand.Rand) {
 	made := clusterCall{what: method + " " + path, at: time.Now()}
 	p, err := l.api.try(method, path, body, nil)
 	made.took = time.Since(made.at)
-	if made.err = err; p != nil {
+	if made.err = err; p != nil && p.Reason != limitReached {
 		made.err = fmt.Errorf("%d %s: %s", p.Status, p.Reason, p.Detail)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls = append(l.calls, made)
+}
+
+// made are the calls that have ended since programs began.
+func (l *crowd) made() []clusterCall {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.calls)
+}
+
+// between are those of them that began between two times.
+func (l *crowd) between(from, to time.Time) []clusterCall {
+	return slices.DeleteFunc(l.made(), func(call clusterCall) bool { return call.at.Before(from) || call.at.After(to) })
 }
 
 // collect notes which deliveries were taken. The emulator keeps only the newest ones.

@@ -32,12 +32,14 @@ var (
 		{"a process loses one NATS server", 1, cutOneStore},
 		{"a service is restarted", 2, rollService},
 		{"the disk of the workers is full", 1, fillDisk},
+		{"the disk of a worker is slow", 1, slowWorker},
 	}
 	storeFaults = []clusterFault{
 		{"a NATS server is killed", 4, killNode},
 		{"a NATS server stands still", 3, freezeNode},
 		{"a NATS server is cut off from the others", 3, isolateNode},
 		{"two NATS servers do not see each other", 2, partNodes},
+		{"the disk of a NATS server is slow", 3, slowNode},
 		{"leaders of streams hand over", 3, stepDown},
 		{"NATS is restarted", 1, rollNodes},
 		{"Redis's master is killed", 2, killMaster},
@@ -163,6 +165,28 @@ func fillDisk(c *cluster, rnd *rand.Rand) string {
 		c.t.Error(err)
 	}
 	return fmt.Sprintf("for %v", took)
+}
+
+// slowDisk has what a program writes take long for a while.
+func (c *cluster) slowDisk(p *testkit.Process, rnd *rand.Rand) string {
+	longer := time.Duration(50+rnd.IntN(450)) * time.Millisecond
+	disk := p.SlowDisk(c.t, longer)
+	took := goesOn(lasting(rnd))
+	return fmt.Sprintf("by %v, for %v: %d calls", longer, took, disk.End())
+}
+
+func slowWorker(c *cluster, rnd *rand.Rand) string {
+	p := seat{"deployer", rnd.IntN(clusterDeployers)}
+	what := c.slowDisk(c.at(p).Process, rnd)
+	c.await(c.at(p))
+	return fmt.Sprintf("%v, %s", p, what)
+}
+
+func slowNode(c *cluster, rnd *rand.Rand) string {
+	n := rnd.IntN(len(c.nodes.Nodes))
+	what := c.slowDisk(c.nodes.Nodes[n].Process, rnd)
+	c.awaitWhole()
+	return fmt.Sprintf("n%d, %s", n, what)
 }
 
 func killNode(c *cluster, rnd *rand.Rand) string {
@@ -327,12 +351,17 @@ func (f *faults) String() string {
 	return b.String()
 }
 
+// faultsOf chooses the faults of one of the two lists.
+func faultsOf(seed uint64, list int) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, uint64(list)))
+}
+
 // suffer makes faults of both kinds, one after the other of each, until over says that it is enough.
 func (c *cluster) suffer(t *testing.T, seed uint64, made *faults, over func() bool) {
 	t.Helper()
 	var both sync.WaitGroup
 	for i, list := range [][]clusterFault{serviceFaults, storeFaults} {
-		rnd := rand.New(rand.NewPCG(seed, uint64(i)))
+		rnd := faultsOf(seed, i)
 		both.Go(func() {
 			for !over() && !t.Failed() {
 				f, began := anyFault(list, rnd), time.Now()

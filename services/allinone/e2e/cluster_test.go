@@ -20,7 +20,7 @@ import (
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
-// cluster is the product as a platform runs it: three NATS servers, Redis with sentinels, two processes of
+// cluster is the product as a platform runs it: three NATS servers, Redis with sentinels, two or three processes of
 // each service and three deployers of one server, behind a front that leaves out who is not ready. Whatever it is made of
 // can be killed, frozen and cut off.
 type cluster struct {
@@ -32,6 +32,7 @@ type cluster struct {
 	stores    map[seat][]*testkit.Link          // the ways of one to the NATS servers
 	disk      *volume                           // of the deployers
 	logs      string                            // a file for each process
+	earlier   map[seat]bool                     // whose next start is with the programs of -cluster.from
 }
 
 // seat is the place of a process, whichever has it at the moment.
@@ -49,12 +50,21 @@ const (
 	clusterGrace     = 6 * time.Second
 	clusterDrain     = time.Second
 	volumeMiB        = 256
+	roomyMiB         = 1024 // for earlier programs, whose hooks want 256 MiB to stay free
 	reserveMiB       = 16
 )
 
-func openCluster(t *testing.T) *cluster {
+// openCluster starts so many processes of each service. Where there are earlier programs they begin.
+func openCluster(t *testing.T, count int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, calls: map[seat]map[string]*testkit.Link{}, stores: map[seat][]*testkit.Link{}}
+	c := &cluster{t: t, calls: map[seat]map[string]*testkit.Link{}, stores: map[seat][]*testkit.Link{}, earlier: map[seat]bool{}}
+	if *clusterFrom != "" {
+		for _, service := range testkit.Services {
+			for i := range max(count, clusterDeployers) {
+				c.earlier[seat{service, i}] = true
+			}
+		}
+	}
 	if c.logs = *clusterLogs; c.logs == "" {
 		c.logs = filepath.Join(testkit.FastDir(t), "logs")
 	}
@@ -63,7 +73,11 @@ func openCluster(t *testing.T) *cluster {
 	}
 	c.nodes, c.sentinels = testkit.RealNATSCluster(t, 3, c.logs), testkit.RealSentinelRedis(t, testkit.RedisSetup{})
 	data := filepath.Join(t.TempDir(), "data")
-	c.disk = openVolume(t, data, volumeMiB)
+	room := volumeMiB
+	if *clusterFrom != "" {
+		room = roomyMiB
+	}
+	c.disk = openVolume(t, data, room)
 	bucket := openSite(t)
 	bitbucket, err := emulator.New(emulator.Options{
 		SiteURL: bucket.address, DataDir: testkit.FastDir(t), Consumer: consumer, Scenario: "sample",
@@ -80,7 +94,8 @@ func openCluster(t *testing.T) *cluster {
 	})
 	bucket.behind(bitbucket.Handler())
 	c.processes = startTopology(t, topology{
-		count: pair, deployers: clusterDeployers, elsewhere: bucket, of: c.settings, via: c.via, command: c.command, log: c.log, unready: true,
+		count: count, deployers: clusterDeployers, sharedKeyset: *clusterFrom != "", // programs of before keysets of their own have one for all
+		elsewhere: bucket, of: c.settings, via: c.via, command: c.command, log: c.log, unready: true,
 		env: []string{
 			"DEVPILOT_REDIS_URL=" + c.sentinels.URL(), "DEVPILOT_DATA_DIR=" + data, "DEVPILOT_LOG_LEVEL=info", "DEVPILOT_DRAIN_DELAY=" + clusterDrain.String(),
 			"DEVPILOT_RECONCILE_INTERVAL=" + clusterReconcile.String(), "DEVPILOT_RECONCILE_GRACE=" + clusterGrace.String(),
@@ -180,8 +195,11 @@ func (c *cluster) watch() {
 	}
 }
 
-// command has the deployers see the volume.
-func (c *cluster) command(service, path string) *exec.Cmd {
+// command runs the program of a seat, and has the deployers see the volume.
+func (c *cluster) command(service string, i int, path string) *exec.Cmd {
+	if c.earlier[seat{service, i}] {
+		path = filepath.Join(*clusterFrom, service)
+	}
 	if service != "deployer" {
 		return exec.Command(path)
 	}

@@ -112,8 +112,8 @@ type topology struct {
 	elsewhere *site
 	// via is the address at which others reach what one listens at; nil for the same.
 	via func(service string, i int, address string) string
-	// command runs a program; nil for as it is.
-	command func(service, path string) *exec.Cmd
+	// command runs one's program; nil for as it is.
+	command func(service string, i int, path string) *exec.Cmd
 	// log is where one's output goes; nil for the stack's own.
 	log func(service string, i int) io.Writer
 }
@@ -139,11 +139,11 @@ func (top topology) address(service string, i int, listen string) string {
 	return top.via(service, i, listen)
 }
 
-func (top topology) run(service, path string) *exec.Cmd {
+func (top topology) run(service string, i int, path string) *exec.Cmd {
 	if top.command == nil {
 		return exec.Command(path)
 	}
-	return top.command(service, path)
+	return top.command(service, i, path)
 }
 
 const workerOnly = "DEVPILOT_ROLES=worker"
@@ -310,7 +310,7 @@ func (s *processes) startReplica(t *testing.T, top topology, name string, i int,
 		log = top.log(name, i)
 	}
 	p := testkit.StartProcess(t, name, log, func() *exec.Cmd {
-		cmd := top.run(name, path)
+		cmd := top.run(name, i, path)
 		cmd.Env = append([]string{"DEVPILOT_ENCRYPTION_KEYSET_FILE=" + s.keysets[name]}, env...)
 		return cmd
 	})
