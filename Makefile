@@ -124,6 +124,19 @@ test-dex: $(call stamp,$(GOLANGCI)) ## Test signing in with dex, an identity pro
 	@mkdir -p bin && go build -o bin/dex-test ./services/allinone/cmd/devpilot
 	cd services/gateway/dex && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../../../.golangci.yml ./... && DEVPILOT_PROGRAM=$(ROOT)/bin/dex-test GOWORK=off go test -count 1 -timeout 10m ./...
 
+# So have kube-apiserver and etcd, which take minutes to build where nothing is cached. A server that is not told its version has none.
+KUBE := cd deploy/kube && GOWORK=off
+KUBE_LDFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=$(shell $(KUBE) go list -m -f '{{.Version}}' k8s.io/kubernetes)
+
+.PHONY: test-kube
+test-kube: $(call stamp,$(GOLANGCI)) ## Apply the chart to a real kube-apiserver with etcd, and print what it makes of it
+	@.ci/needs git
+	cd deploy/kube/crds && GOWORK=off go mod tidy -diff
+	$(KUBE) go mod tidy -diff
+	$(KUBE) go build -ldflags '$(KUBE_LDFLAGS)' -o $(ROOT)/bin/kube/ k8s.io/kubernetes/cmd/kube-apiserver go.etcd.io/etcd/server/v3
+	$(KUBE) golangci-lint run --config ../../.golangci.yml ./...
+	$(KUBE) KUBE_APISERVER=$(ROOT)/bin/kube/kube-apiserver ETCD=$(ROOT)/bin/kube/server go test -count 1 -vet=off -timeout 15m -v ./...
+
 .PHONY: run
 run: build hook-needs ## Start the whole product on http://127.0.0.1:8080 (with a Bitbucket emulator unless credentials are set)
 	@exec bin/devpilot $(if $(DEVPILOT_BITBUCKET_CLIENT_ID),,--emulator) $(ARGS)
@@ -145,10 +158,11 @@ generate: $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(BUF)) $(call stamp,$(PROT
 	cd deploy && GOWORK=off go run ./cmd/chart-settings && GOWORK=off go run ./cmd/dashboards
 
 .PHONY: released
-released: $(call stamp,$(BUF)) ## At a release: keep the protos and the API as they are now, to compare later ones with, and the commit to upgrade from
+released: $(call stamp,$(BUF)) ## At a release: keep the protos, the API and the chart's objects as they are now, to compare later ones with, and the commit to upgrade from
 	buf build --exclude-source-info -o proto/released.binpb
 	cp services/gateway/internal/openapi/openapi.json services/gateway/internal/openapi/released.json
 	git rev-parse HEAD > .ci/released
+	cd deploy/kube && GOWORK=off go run ./cmd/released
 
 .PHONY: fmt
 fmt: $(call stamp,$(GOLANGCI)) $(call stamp,$(BUF)) ## Format the code
