@@ -195,7 +195,7 @@ var given sync.Map
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 200 {
-		port := firstPort + rand.IntN(lastPort-firstPort)
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
 		if !reserve(port) {
 			continue
 		}
