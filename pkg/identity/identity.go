@@ -84,6 +84,7 @@ type Identity struct {
 	Role        Role
 	Scope       Scope  // of programs; ScopeNone for people
 	Apps        Apps   // of programs that are limited to some
+	Operator    bool   // whether the call may be about the whole installation: see Rule.Operator of pkg/rpc
 	RequestID   string // of the request at the gateway
 }
 

@@ -68,7 +68,7 @@ func (w world) caller(t *testing.T, from, to string) string {
 func TestUserToken_everyServiceReadsWhatTheGatewaySigned(t *testing.T) {
 	w := newWorld(t)
 	outside := Identity{Subject: "key-7", SubjectKind: SubjectAPIKey}
-	for _, id := range []Identity{jane, outside, {Subject: "local", SubjectKind: SubjectLocal, Workspace: "default", Role: RoleOwner}} {
+	for _, id := range []Identity{jane, outside, {Subject: "olga", SubjectKind: SubjectSession, Operator: true}, {Subject: "local", SubjectKind: SubjectLocal, Workspace: "default", Role: RoleOwner}} {
 		for _, service := range []string{"auth", "repo", "deployer", "gateway"} {
 			got, err := w.verifier(service).User(w.user(t, id))
 			if err != nil || got != id {

@@ -44,6 +44,7 @@ type userClaims struct {
 	Role      string      `json:"rol,omitempty"`
 	Scope     string      `json:"scp,omitempty"`
 	Apps      []string    `json:"app,omitempty"`
+	Operator  bool        `json:"opr,omitempty"`
 	RequestID string      `json:"rid,omitempty"`
 }
 
@@ -70,7 +71,7 @@ func NewSigner(keys *Keys, service string) (*Signer, error) {
 }
 
 // SignUser makes a user token. Only the gateway may. One without a request id is made once and reused
-// for 25 s by all requests of the same subject, label, workspace, role, scope and apps: what any of these
+// for 25 s by all requests of the same subject, label, workspace, role, scope and apps, of an operator or not: what any of these
 // becomes meanwhile is another token.
 func (s *Signer) SignUser(id Identity) (string, error) {
 	if s.service != Gateway {
@@ -85,7 +86,7 @@ func (s *Signer) SignUser(id Identity) (string, error) {
 	}
 	c := userClaims{
 		RegisteredClaims: s.registered(userAudience),
-		Kind:             id.SubjectKind, Label: id.Label, Workspace: id.Workspace, RequestID: id.RequestID,
+		Kind:             id.SubjectKind, Label: id.Label, Workspace: id.Workspace, RequestID: id.RequestID, Operator: id.Operator,
 	}
 	c.Subject = id.Subject
 	if id.Role != RoleNone {
@@ -176,7 +177,7 @@ func (v *Verifier) User(token string) (Identity, error) {
 	if err := v.parse(token, userType, userAudience, &c, func() string { return Gateway }); err != nil {
 		return Identity{}, err
 	}
-	id := Identity{Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: c.Workspace, RequestID: c.RequestID}
+	id := Identity{Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: c.Workspace, RequestID: c.RequestID, Operator: c.Operator}
 	if id.Subject == "" || !c.Kind.valid() || c.Issuer != Gateway {
 		return Identity{}, fmt.Errorf("%w: incomplete claims", ErrInvalid)
 	}

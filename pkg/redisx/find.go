@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -46,9 +47,14 @@ func (finding) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 	return next
 }
 
-// Sentinels asks each sentinel of a URL where Redis is: nil for one that knows it, by address. Empty in other modes. The error is
-// that of Connect.
-func Sentinels(ctx context.Context, url string, security Security) (map[string]error, error) {
+// Sentinel is what one of them says of Redis.
+type Sentinel struct {
+	Err  error    // nil where it knows where Redis is
+	Away []string // replicas that it knows and does not reach, by address
+}
+
+// Sentinels asks each sentinel of a URL where Redis is, by address. Empty in other modes. The error is that of Connect.
+func Sentinels(ctx context.Context, url string, security Security) (map[string]Sentinel, error) {
 	target, err := Parse(url)
 	if err != nil || target.Mode != ModeSentinel {
 		return nil, err
@@ -57,20 +63,34 @@ func Sentinels(ctx context.Context, url string, security Security) (map[string]e
 	if err := security.apply(target, opts, CallTimeout); err != nil {
 		return nil, err
 	}
-	known := map[string]error{}
+	known := map[string]Sentinel{}
 	for _, address := range target.Addresses {
 		c := redis.NewSentinelClient(&redis.Options{
 			Addr: address, Username: opts.SentinelUsername, Password: opts.SentinelPassword, Dialer: opts.Dialer, DialerRetries: 1, ContextTimeoutEnabled: true,
 			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		})
-		_, err := c.GetMasterAddrByName(ctx, target.Master).Result()
-		if errors.Is(err, redis.Nil) {
-			err = fmt.Errorf("it knows no Redis called %q", target.Master)
-		}
-		known[address] = err
+		known[address] = says(ctx, c, target.Master)
 		_ = c.Close() // it was only asked
 	}
 	return known, nil
+}
+
+func says(ctx context.Context, c *redis.SentinelClient, master string) Sentinel {
+	_, err := c.GetMasterAddrByName(ctx, master).Result()
+	if errors.Is(err, redis.Nil) {
+		return Sentinel{Err: fmt.Errorf("it knows no Redis called %q", master)}
+	}
+	if err != nil {
+		return Sentinel{Err: err}
+	}
+	replicas, err := c.Replicas(ctx, master).Result()
+	s := Sentinel{Err: err}
+	for _, r := range replicas {
+		if strings.Contains(r["flags"], "_down") || strings.Contains(r["flags"], "disconnected") {
+			s.Away = append(s.Away, net.JoinHostPort(r["ip"], r["port"]))
+		}
+	}
+	return s
 }
 
 // bound is the hook of a cluster's client: it bounds a command over all nodes that it is sent to, and says

@@ -79,6 +79,9 @@ func access(v *identity.Verifier, policy Policy, certified bool) layer {
 		if user != nil {
 			c.subject, c.workspace = user.Subject, user.Workspace
 		}
+		if rule.Operator && (user == nil || !user.Operator) {
+			return apierr.New(apierr.ReasonPermissionDenied, "This is about the whole installation. Ask its operator: the local owner, or whom a rule of the identity providers makes one.")
+		}
 		if caller == identity.Gateway && user != nil {
 			if err := inScope(*user, rule, needs[c.method]); err != nil {
 				return err

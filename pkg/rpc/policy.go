@@ -33,6 +33,8 @@ type Rule struct {
 	// Scope is what a program's credential must have, where it does not follow from MinRole and from whether the
 	// method changes anything (identity.ScopeOf); ScopeNone where it does.
 	Scope identity.Scope
+	// Operator says that it is about the whole installation: the user must be an operator of it, whatever the roles are.
+	Operator bool
 	// Browser says why nobody but a person in a browser can do it; empty where programs can. Programs are told
 	// so before anything else, so that nobody makes a key with a wider scope in vain.
 	Browser string

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/installation"
@@ -36,6 +37,9 @@ type program struct {
 	policy                 rpc.Policy
 	servesHTTP, servesGRPC bool
 	withoutNATS            bool
+	access                 stream.Access
+	examines               []string // see Spec
+	own                    any      // the service's own settings
 	base                   base
 	http                   HTTPListenFlags
 	grpc                   GRPCListenFlags
@@ -256,6 +260,7 @@ func (m *program) startGRPC(context.Context) (err error) {
 		return err
 	}
 	r.Register(m.grpcServer)
+	checkup.Register(m.grpcServer, m.env.Examined)
 	return rpc.CheckPolicy(m.grpcServer, m.policy)
 }
 

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/lifecycle"
@@ -67,7 +68,9 @@ type Spec[C any] struct {
 	NATS        stream.Access // what it does there; see devpilot nats-permissions
 	Policy      rpc.Policy
 	Calls       []string // the services it calls: auth, repo, webhook, deployer
-	Build       func(ctx context.Context, env *Env, cfg C) (Service, error)
+	// Examines are the checks of the stores that its process makes for all: each makes those of its own way there.
+	Examines []string
+	Build    func(ctx context.Context, env *Env, cfg C) (Service, error)
 }
 
 // Env is what a build function gets.
@@ -86,6 +89,8 @@ type Env struct {
 	HTTPAddr       net.Addr               // where HTTP is served; nil where it is not
 	HTTPS          bool                   // whether it is served with a certificate
 	Certificate    *transport.Certificate // the service's own; nil where there is none
+	// Examined is this process as the doctor asks it, for the service that asks the others; to be asked when it serves.
+	Examined *checkup.Subject
 
 	// Dial connects to a service named in Spec.Calls, while this one is built. Whoever set it closes the
 	// connection, after the service.
@@ -163,10 +168,12 @@ func Run[C any](ctx context.Context, spec Spec[C], p Process) int {
 func configure[C any](spec Spec[C], p Process) (*program, error) {
 	var cfg C
 	m := &program{
-		name: spec.Name, policy: spec.Policy, servesHTTP: spec.Listen != "", servesGRPC: spec.GRPCListen != "", withoutNATS: spec.WithoutNATS,
+		name: spec.Name, policy: checkup.WithPolicy(spec.Policy), servesHTTP: spec.Listen != "", servesGRPC: spec.GRPCListen != "", withoutNATS: spec.WithoutNATS,
+		access: spec.NATS, examines: spec.Examines, own: &cfg,
 		env: &Env{Service: spec.Name, Version: Version, Now: time.Now}, addresses: map[string]string{},
 	}
 	m.env.Dial = m.dial
+	m.env.Examined = m.examined()
 	m.build = func(ctx context.Context) (Service, error) { return spec.Build(ctx, m.env, cfg) }
 	s := Settings{
 		Name: spec.Name, Description: spec.Description, Grammar: &cfg,

@@ -54,12 +54,18 @@ func Certificate(t testing.TB, dir, service string, life time.Duration, issuer *
 // itself: its file, which is the authority's too, and the key's.
 func StoreCertificate(t testing.TB, host string) (certificate, key string) {
 	t.Helper()
+	return EndingStoreCertificate(t, host, certificateLife)
+}
+
+// EndingStoreCertificate is StoreCertificate of one that ends after life, which may be in the past.
+func EndingStoreCertificate(t testing.TB, host string, life time.Duration) (certificate, key string) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(certificateLife),
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(min(life, 0) - time.Minute), NotAfter: time.Now().Add(life),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}

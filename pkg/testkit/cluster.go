@@ -21,8 +21,8 @@ type NATSCluster struct {
 }
 
 // Cluster starts so many servers, each with a store of so many bytes, and waits until JetStream has a leader
-// that knows all of them.
-func Cluster(t testing.TB, servers int, maxStore int64) *NATSCluster {
+// that knows all of them. change alters the options of each.
+func Cluster(t testing.TB, servers int, maxStore int64, change ...func(*server.Options)) *NATSCluster {
 	t.Helper()
 	c := &NATSCluster{t: t, servers: make([]*server.Server, servers)}
 	dir := FastDir(t)
@@ -32,6 +32,9 @@ func Cluster(t testing.TB, servers int, maxStore int64) *NATSCluster {
 			ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: FreePort(t), NoSigs: true, NoLog: true, MaxPayload: 8 << 20,
 			JetStream: true, StoreDir: filepath.Join(dir, fmt.Sprintf("n%d", i)), JetStreamMaxStore: maxStore, SyncAlways: true, DisableJetStreamBanner: true,
 			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: FreePort(t)},
+		}
+		for _, f := range change {
+			f(o)
 		}
 		c.options = append(c.options, o)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: loopback(o.Cluster.Port)})

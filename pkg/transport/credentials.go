@@ -60,6 +60,26 @@ func (p *pair) client(service string) *tls.Config {
 	}
 }
 
+// Try makes one connection to a service at host:port, and says what it is refused for, here or there.
+func (c *Certificate) Try(ctx context.Context, address, service string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	secured, _, err := c.Client(service).ClientHandshake(ctx, service, conn)
+	if err != nil {
+		return err
+	}
+	if until, ok := ctx.Deadline(); ok {
+		if err := secured.SetReadDeadline(until); err != nil {
+			return err
+		}
+	}
+	_, err = secured.Read(make([]byte, 1)) // who refuses our certificate says so now; who takes it speaks first
+	return err
+}
+
 // CallerOf tells which service's certificate the call came with, on a server with the credentials of [Certificate.Server].
 func CallerOf(ctx context.Context) (string, error) {
 	p, ok := peer.FromContext(ctx)

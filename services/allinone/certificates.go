@@ -40,7 +40,7 @@ func MakeCertificates(w io.Writer, s CertificateSettings, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	for _, service := range keyHolders {
+	for _, service := range Services() {
 		if err := errors.Join(os.MkdirAll(d.path(service), 0o700), d.write(trusted, service, "ca.crt")); err != nil {
 			return err
 		}
@@ -48,7 +48,7 @@ func MakeCertificates(w io.Writer, s CertificateSettings, now time.Time) error {
 	if s.CA == "add" || s.CA == "forget" {
 		return nil // certificates of the new authority are for those who know it by then
 	}
-	for _, service := range keyHolders {
+	for _, service := range Services() {
 		if err := d.issue(authority, service, time.Duration(s.Days)*24*time.Hour); err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (d certificates) authority(what string) (*transport.Authority, []byte, erro
 	if what != "forget" {
 		return authority, trusted, nil
 	}
-	for _, service := range keyHolders {
+	for _, service := range Services() {
 		if err := d.madeBy(authority, service); err != nil {
 			return nil, nil, err
 		}

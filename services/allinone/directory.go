@@ -6,11 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/servicemain"
 )
 
 // directory is the data directory:
@@ -23,9 +23,6 @@ import (
 //	apps/, cache/ …   the deployer's releases and mirrors
 //	scenario.json     what of a scenario was played, where there is one; beside it its people
 type directory struct{ path string }
-
-// keyHolders are the services: each holds an identity key and an encryption keyset.
-var keyHolders = []string{"auth", "repo", "webhook", "deployer", "gateway"}
 
 func openDirectory(path string) (directory, error) {
 	abs, err := filepath.Abs(path)
@@ -45,15 +42,15 @@ func (d directory) emulator() string { return filepath.Join(d.path, "emulator") 
 // first start makes. In one process nothing would be won by more.
 func (d directory) keysets(named string) (seal.Keysets, error) {
 	if named != "" {
-		return seal.LoadKeysets(named, keyHolders...)
+		return seal.LoadKeysets(named, Services()...)
 	}
 	path := KeysetFile(d.path)
-	keysets, err := seal.LoadKeysets(path, keyHolders...)
+	keysets, err := seal.LoadKeysets(path, Services()...)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return keysets, err
 	}
 	keyset, err := seal.CreateKeysetFile(path)
-	return seal.Shared(keyset, keyHolders...), err
+	return seal.Shared(keyset, Services()...), err
 }
 
 // identityKeys loads the keys by which the services know each other, likewise.
@@ -64,13 +61,13 @@ func (d directory) identityKeys(named string) (*identity.Keys, error) {
 	path := IdentityFile(d.path)
 	keys, err := identity.LoadKeysFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return identity.CreateKeysFile(path, keyHolders...)
+		return identity.CreateKeysFile(path, Services()...)
 	}
 	return keys, err
 }
 
-// Services are all services.
-func Services() []string { return slices.Clone(keyHolders) }
+// Services are all services: each holds an identity key and an encryption keyset.
+func Services() []string { return servicemain.Services() }
 
 // Sealers are the services that seal what they store in NATS, and have a canary there. What repo seals is nowhere stored.
 func Sealers() []string { return []string{"auth", "webhook", "deployer", "gateway"} }

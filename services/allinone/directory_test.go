@@ -88,7 +88,7 @@ func TestMakeKeys_overwritesNothingAndPrintsNoSecret(t *testing.T) {
 	if strings.Contains(out.String(), token.Reveal()) {
 		t.Fatal("the admin token was printed")
 	}
-	if n := strings.Count(out.String(), "\n"); n != 2*len(keyHolders)+len(natsUsers)+2 {
+	if n := strings.Count(out.String(), "\n"); n != 2*len(Services())+len(natsUsers)+2 {
 		t.Fatalf("%d files named: %s", n, out.String())
 	}
 	if err := MakeKeys(&out, dir); !errors.Is(err, fs.ErrExist) {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/ops"
 	"devpilot.io/bitbucket/pkg/rpc"
@@ -33,7 +34,7 @@ type hosted struct {
 
 func host[C any](p *Product, spec servicemain.Spec[C], flags C) *hosted {
 	return &hosted{
-		name: spec.Name, policy: spec.Policy, product: p, listener: bufconn.Listen(pipeBuffer), door: servicemain.NewDoor(),
+		name: spec.Name, policy: checkup.WithPolicy(spec.Policy), product: p, listener: bufconn.Listen(pipeBuffer), door: servicemain.NewDoor(),
 		build: func(ctx context.Context) (servicemain.Service, error) { return build(ctx, p, spec, flags) },
 	}
 }
@@ -84,6 +85,7 @@ func (h *hosted) start(ctx context.Context) error {
 		return fmt.Errorf("service %s registers nothing", h.name)
 	}
 	registrar.Register(h.server)
+	checkup.Register(h.server, h.examined())
 	return rpc.CheckPolicy(h.server, h.policy)
 }
 

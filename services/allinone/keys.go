@@ -28,18 +28,18 @@ func MakeKeys(w io.Writer, directory string) error {
 		_, err = fmt.Fprintln(w, filepath.Join(directory, name))
 		return err
 	}
-	for _, service := range keyHolders {
+	for _, service := range Services() {
 		path := seal.KeysetFileOf(directory, service)
 		_, err := seal.CreateKeysetFile(path)
 		if err := made(filepath.Base(path), err); err != nil {
 			return err
 		}
 	}
-	keys, err := identity.CreateKeysFile(filepath.Join(directory, "identity.json"), keyHolders...)
+	keys, err := identity.CreateKeysFile(filepath.Join(directory, "identity.json"), Services()...)
 	if err := made("identity.json", err); err != nil {
 		return err
 	}
-	for _, service := range keyHolders {
+	for _, service := range Services() {
 		name := "identity-" + service + ".json"
 		if err := made(name, keys.For(service).WriteFile(filepath.Join(directory, name))); err != nil {
 			return err

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
+	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
@@ -335,14 +336,11 @@ func (p *Product) startHTTP(context.Context) error {
 	return nil
 }
 
-// WebhooksPath is what precedes a webhook's id in the path that Bitbucket calls.
-const WebhooksPath = "/webhooks/bitbucket/"
-
 // beside sends what is for a webhook to one handler and all else to the other. It redirects nothing, as
 // [http.ServeMux] would: Bitbucket does not follow, and each of the two has an answer for every path.
 func beside(webhooks, others http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(path.Clean(r.URL.Path)+"/", WebhooksPath) {
+		if strings.HasPrefix(path.Clean(r.URL.Path)+"/", hook.Path) {
 			webhooks.ServeHTTP(w, r)
 			return
 		}

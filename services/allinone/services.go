@@ -60,6 +60,7 @@ func build[C any](ctx context.Context, p *Product, spec servicemain.Spec[C], fla
 		NC: p.nc, JS: p.js, Redis: p.redisc, Keyset: p.keysets[spec.Name], Keys: p.keys,
 		Registerer:     p.registry, // one for all: what several services measure carries their name
 		TracerProvider: p.tracing, Now: time.Now, HTTPAddr: p.httpListener.Addr(), HTTPS: p.certificate != nil,
+		Examined: p.examined(),
 		Dial: func(target string) (*grpc.ClientConn, error) {
 			if !slices.Contains(spec.Calls, target) {
 				return nil, fmt.Errorf("%s does not say that it calls %s", spec.Name, target)

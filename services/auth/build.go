@@ -19,7 +19,7 @@ func Spec() servicemain.Spec[Flags] {
 		Name:        "auth",
 		Description: "Owns the integrations: OAuth handshakes with Bitbucket, tokens and their refresh.",
 		GRPCListen:  "127.0.0.1:7001", OpsListen: "127.0.0.1:7101",
-		NATS: access(), Policy: Policy, Build: build,
+		NATS: access(), Policy: Policy, Examines: []string{"redis-eviction"}, Build: build,
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
@@ -40,6 +41,7 @@ type Service struct {
 	tokens       *token.Manager
 	keeper       *token.Keeper
 	server       *server.Server
+	consumer     checkup.Consumer
 }
 
 // New puts the service together. It does no I/O.
@@ -89,6 +91,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		}),
 		Site: cfg.Site, Consumer: cfg.consumer(), PublicURL: public, Logger: d.Logger, Metrics: connects, Now: d.Now,
 	})
+	s.consumer = checkup.Consumer{ClientID: cfg.ClientID, Secret: cfg.ClientSecret, SiteURL: cfg.Site.SiteURL, APIURL: cfg.Site.APIURL, Callback: callback}
 	s.server = server.New(server.Config{
 		Flow: flow, Handshakes: handshakes, Tokens: s.tokens, Integrations: s.integrations, Narrowings: s.narrowings,
 		Site: cfg.Site, CallbackURL: callback, Budget: budget, Logger: d.Logger, Now: d.Now,

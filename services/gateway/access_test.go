@@ -20,6 +20,8 @@ type somebody struct {
 	role  identity.Role
 	scope identity.Scope // ScopeNone for people
 	apps  identity.Apps
+	// operates says that it is an operator of the installation.
+	operates bool
 }
 
 // may says whether the table of internal/routes lets somebody in: the least role; of programs also the scope,
@@ -28,6 +30,8 @@ type somebody struct {
 func (s somebody) may(r routes.Route, app string) bool {
 	switch {
 	case takesSession(r) && s.name == "the admin token":
+		return false
+	case r.Operator && !s.operates:
 		return false
 	case r.NoPrograms && s.scope != identity.ScopeNone:
 		return false
@@ -48,6 +52,7 @@ const roleRules = `      - {workspace: acme, role: owner, group: owners}
       - {workspace: acme, role: admin, group: admins}
       - {workspace: acme, role: member, group: members}
       - {workspace: rival, role: owner, group: rivals}
+      - {role: operator, group: operators}
 `
 
 // everybody lists all kinds of callers that are of the workspace.
@@ -56,7 +61,9 @@ func everybody(g *gate, p, ci *idp) []somebody {
 		{name: "a session of an owner", c: g.signInAs(p, "olga", "owners"), role: identity.RoleOwner},
 		{name: "a session of an admin", c: g.signInAs(p, "adam", "admins"), role: identity.RoleAdmin},
 		{name: "a session of a member", c: g.signInAs(p, "mia", "members"), role: identity.RoleMember},
-		{name: "the admin token", c: g.withToken(adminToken), role: identity.RoleOwner},
+		{name: "the admin token", c: g.withToken(adminToken), role: identity.RoleOwner, operates: true},
+		{name: "a session of the local owner", c: g.signedIn(), role: identity.RoleOwner, operates: true},
+		{name: "a session of a member who is an operator", c: g.signInAs(p, "opal", "members", "operators"), role: identity.RoleMember, operates: true},
 	}
 	for _, k := range []struct{ role, scope string }{{"MEMBER", "READ"}, {"MEMBER", "DEPLOY"}, {"ADMIN", "ADMIN"}, {"OWNER", "ADMIN"}} {
 		for _, apps := range [][]string{nil, {"web"}, {"api", "shop"}} {

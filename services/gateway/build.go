@@ -59,6 +59,6 @@ func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Servic
 		Deps{
 			Logger: env.Logger, JS: env.JS, Keyset: env.Keyset, Keys: env.Keys, Redis: env.Redis,
 			Auth: conns["auth"], Repo: conns["repo"], Webhook: conns["webhook"], Deployer: conns["deployer"],
-			Registerer: env.Registerer, TracerProvider: env.TracerProvider, Now: env.Now,
+			Examined: env.Examined, Registerer: env.Registerer, TracerProvider: env.TracerProvider, Now: env.Now,
 		})
 }

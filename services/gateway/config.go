@@ -66,6 +66,8 @@ type Config struct {
 	ObjectWait time.Duration
 	// DeletionSettle is how long a workspace that is empty stays DELETING at least; 0: deletion.Settle.
 	DeletionSettle time.Duration
+	// DoctorTime is how long a service may take to say how it is; 0: doctor.Config's.
+	DoctorTime time.Duration
 	// Timeout of a request that is not a stream; 0: 30 s.
 	Timeout time.Duration
 }

@@ -13,10 +13,12 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/testkit"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	doctorv1 "devpilot.io/bitbucket/proto/gen/devpilot/doctor/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway"
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
@@ -226,8 +228,11 @@ func serveFake(t testing.TB, keys *identity.Keys, logger *slog.Logger, name stri
 			continue
 		}
 		s := testkit.ServeGRPC(t, testkit.GRPCConfig{
-			Service: name, Keys: keys, Policy: policyOf(sd), Logger: logger,
-			Register: func(r grpc.ServiceRegistrar) { r.RegisterService(f.serviceDesc(sd), f) },
+			Service: name, Keys: keys, Policy: checkup.WithPolicy(policyOf(sd)), Logger: logger,
+			Register: func(r grpc.ServiceRegistrar) {
+				r.RegisterService(f.serviceDesc(sd), f)
+				r.RegisterService(f.serviceDesc(doctorv1.File_devpilot_doctor_v1_doctor_service_proto.Services().Get(0)), f)
+			},
 		})
 		return f, s.Dial("gateway")
 	}

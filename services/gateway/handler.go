@@ -89,7 +89,7 @@ func (s *Service) assemble(w web, d Deps) error {
 		Notifications: s.notes, Sender: s.sender, Checks: s.checks(w),
 		SignIn: callers, Providers: people, Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook),
 		Repo: repov1.NewRepoServiceClient(d.Repo), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
-		LastEvent: s.hub.Last,
+		LastEvent: s.hub.Last, Doctor: s.newDoctor(d),
 		Info: &gatewayv1.Info{
 			Version: s.cfg.Version, PublicUrl: s.cfg.PublicURL, Emulator: s.cfg.Emulator,
 			BitbucketSiteUrl: s.cfg.BitbucketSiteURL, SignInProviders: buttons, WebhooksReachable: webhooksReachable(w.public, s.cfg.BitbucketSiteURL),

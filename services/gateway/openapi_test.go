@@ -298,7 +298,7 @@ func TestOpenAPI_answersConform(t *testing.T) {
 				continue
 			}
 			c := owner
-			if strings.HasSuffix(r.RPC, "Code") || strings.HasSuffix(r.RPC, "/CreateWorkspace") || r.Browser {
+			if strings.HasSuffix(r.RPC, "Code") || strings.HasSuffix(r.RPC, "/CreateWorkspace") || r.Browser || r.Operator {
 				c = g.withToken(adminToken)
 			}
 			if takesSession(r) {

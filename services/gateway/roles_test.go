@@ -74,7 +74,7 @@ func TestRoutes_outsideWorkspaces(t *testing.T) {
 			key.send(r.Method, path, bodyOf(r)).problem(http.StatusForbidden, "BROWSER_REQUIRED")
 		case strings.HasSuffix(r.RPC, "/RedeemLoginRequest"):
 			key.send(r.Method, path, bodyOf(r)).problem(http.StatusNotFound, "LOGIN_REQUEST_NOT_FOUND")
-		case strings.HasSuffix(r.RPC, "/CreateWorkspace"), strings.HasSuffix(r.RPC, "/CreateSignInCode"):
+		case r.Operator, strings.HasSuffix(r.RPC, "/CreateWorkspace"), strings.HasSuffix(r.RPC, "/CreateSignInCode"):
 			key.send(r.Method, path, bodyOf(r)).problem(http.StatusForbidden, "PERMISSION_DENIED")
 		case strings.HasSuffix(r.RPC, "/EndSession"):
 			key.send(r.Method, path, bodyOf(r)).problem(http.StatusNotFound, "SESSION_NOT_FOUND")

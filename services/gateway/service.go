@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -74,6 +75,8 @@ type Deps struct {
 
 	// The connections to the other services, made by rpc.Dial as "gateway".
 	Auth, Repo, Webhook, Deployer grpc.ClientConnInterface
+
+	Examined *checkup.Subject // this process as the doctor asks it; nil: it is asked nothing
 
 	Console fs.FS // the built console; nil: the one that was built into the program, if any
 

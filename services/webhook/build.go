@@ -22,6 +22,7 @@ func Spec() servicemain.Spec[Flags] {
 	return servicemain.Spec[Flags]{
 		Name: "webhook", Description: "Owns the webhooks at Bitbucket and takes their deliveries.",
 		Listen: ":8082", GRPCListen: "127.0.0.1:7003", OpsListen: "127.0.0.1:7103", NATS: access(), Policy: Policy, Calls: []string{"auth"}, Build: build,
+		Examines: []string{"nats-sync", "nats-storage", "nats-replicas"},
 	}
 }
 

@@ -45,6 +45,7 @@ type Service struct {
 	handler  *ingress.Handler
 	server   *server.Server
 	changes  changes.Config
+	examined examined
 }
 
 // New builds the service; it does no I/O.
@@ -87,6 +88,8 @@ func New(cfg Config, d Deps) (*Service, error) {
 	s := &Service{
 		log: d.Logger, store: natsstore.New(d.JS, d.Logger, copies),
 		changes: changes.Config{JS: d.JS, Logger: d.Logger, Metrics: metrics},
+
+		examined: examined{publicURL: cfg.PublicURL, siteURL: site.SiteURL, keyset: d.Keyset},
 	}
 	s.cache = cache.New(s.store)
 	s.changes.Position = s.store.Position

@@ -82,6 +82,9 @@ func Cause(err error) string {
 	return err.Error()
 }
 
+// Path is what precedes a webhook's id in the path that Bitbucket calls.
+const Path = "/webhooks/bitbucket/"
+
 // InstallationID is the place of a webhook's id in the path at which an installation proves that its
 // deliveries arrive, before there is any webhook.
 const InstallationID = "installation"

@@ -11,10 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/nats-io/nats-server/v2/server"
+	"time"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/hook"
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/installation"
 	"devpilot.io/bitbucket/pkg/kv"
@@ -26,50 +26,15 @@ import (
 // The embedded NATS has no address, and its files belong to the process that runs it: what can be known is
 // read from the disk, and asked of the process.
 
+// askTimeout bounds asking the program on this machine.
+const askTimeout = 4 * time.Second
+
 func (x *exam) storeDir() string { return allinone.StoreDir(x.flags.DataDir) }
 
 // hasStore tells whether there is a store in the data directory.
 func (x *exam) hasStore() bool {
 	_, err := os.Stat(filepath.Join(x.storeDir(), "jetstream"))
 	return err == nil
-}
-
-// embeddedNATS tells of the NATS in the program.
-func (x *exam) embeddedNATS(context.Context) Check {
-	if running, _ := x.running(); running {
-		return ok("Embedded, nats-server %s, in the program that runs here; see process for how it is.", server.VERSION)
-	}
-	if !x.hasStore() {
-		return ok("Embedded, nats-server %s. The first start makes its store in %s.", server.VERSION, x.storeDir())
-	}
-	return ok("Embedded, nats-server %s, with its store in %s. The program does not run.", server.VERSION, x.storeDir())
-}
-
-// embeddedStorage checks that the volume can hold the store.
-func (x *exam) embeddedStorage(context.Context) Check {
-	need, smaller := x.flags.EmbeddedNeed(), ", or set a smaller DEVPILOT_STREAMS_MIB"
-	if x.flags.StreamsMiB == 0 {
-		smaller = "" // it is the least already
-	}
-	most, err := engine.MaxStore(x.storeDir(), need)
-	var small *engine.VolumeError
-	switch {
-	case errors.As(err, &small):
-		return failed(fmt.Sprintf("The volume of %s has %d MiB free, and a new store needs %d MiB (DEVPILOT_STREAMS_MIB is %d).", x.storeDir(), small.Free>>20, small.Need>>20, x.flags.StreamsMiB),
-			"Make room, or name a directory on a larger volume with --data-dir (DEVPILOT_DATA_DIR)"+smaller+".")
-	case err != nil:
-		return failed(fmt.Sprintf("The volume of %s cannot be looked at: %v.", x.storeDir(), err), "Let this user read the data directory.")
-	case most < need:
-		return warning(fmt.Sprintf("The store may grow to %d MiB on its volume, and its streams and records may ask %d MiB (DEVPILOT_STREAMS_MIB is %d).", most>>20, need>>20, x.flags.StreamsMiB), "Make room on the volume before the streams are full.")
-	}
-	if size := stream.Fitting(most); x.flags.StreamsMiB == 0 {
-		const found = "On disk; the volume lets the store grow to %d MiB, and its streams take %d MiB of that (DEVPILOT_STREAMS_MIB is not set)."
-		if size < stream.DefaultBytes {
-			return warning(fmt.Sprintf(found, most>>20, size>>20), "Make room on the volume before the next start: with less than 4096 MiB for streams logs of deployments may be kept for less long.")
-		}
-		return ok(found, most>>20, size>>20)
-	}
-	return ok("On disk; the volume lets the store grow to %d MiB, and %d MiB are asked (DEVPILOT_STREAMS_MIB is %d).", most>>20, need>>20, x.flags.StreamsMiB)
 }
 
 // embeddedOwner finds out whether the embedded store is the keysets'. The record of the installation is
@@ -142,7 +107,7 @@ func (x *exam) opsURL() string { return "http://" + allinone.Reachable(x.flags.O
 
 // askProcess asks the program on this machine whether it is ready.
 func (x *exam) askProcess(ctx context.Context) (running bool, says string) {
-	ctx, cancel := context.WithTimeout(ctx, 2*monitorTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, x.opsURL(), http.NoBody)
 	if err != nil {
@@ -163,9 +128,9 @@ func (x *exam) askProcess(ctx context.Context) (running bool, says string) {
 // askForEmulator learns from the program that runs whether an emulator stands in for Bitbucket: `make run` asks for
 // one by a flag where no OAuth consumer is set, which settings do not show.
 func (x *exam) askForEmulator(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 2*monitorTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	info, err := x.askInfo(ctx, "http://"+allinone.Reachable(x.flags.Listen))
+	info, err := checkup.AskInfo(ctx, x.client, "http://"+allinone.Reachable(x.flags.Listen))
 	if err != nil || !info.Emulator {
 		return
 	}
@@ -175,10 +140,10 @@ func (x *exam) askForEmulator(ctx context.Context) {
 }
 
 // process checks whether the program runs on this machine and is ready.
-func (x *exam) process(context.Context) Check {
+func (x *exam) process(context.Context) checkup.Check {
 	running, says := x.running()
 	if !running {
-		return skipped("%s does not run on this machine: nothing of it answers at %s.", x.flags.Service, x.opsURL())
+		return checkup.Skip("%s does not run on this machine: nothing of it answers at %s.", x.flags.Service, x.opsURL())
 	}
 	var not []string
 	for line := range strings.Lines(says) {
@@ -187,7 +152,7 @@ func (x *exam) process(context.Context) Check {
 		}
 	}
 	if len(not) > 0 {
-		return failed(fmt.Sprintf("%s runs and is not ready: %s.", x.flags.Service, strings.Join(not, "; ")), "Mend what it names; its log says more.")
+		return checkup.Fail(fmt.Sprintf("%s runs and is not ready: %s.", x.flags.Service, strings.Join(not, "; ")), "Mend what it names; its log says more.")
 	}
-	return ok("%s runs on this machine and is ready.", x.flags.Service)
+	return checkup.Well("%s runs on this machine and is ready.", x.flags.Service)
 }

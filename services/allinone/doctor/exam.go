@@ -7,19 +7,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/mattn/go-isatty"
 
-	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/services/allinone"
 )
 
 // The exit codes. They stay as they are.
@@ -36,20 +35,13 @@ type exam struct {
 	troubles []error // of the environment
 	usable   bool    // the settings could be read
 
-	monitorPort string // at which nats-server tells of itself, where it does
-	client      *http.Client
+	client *http.Client
 
 	keysets func() (seal.Keysets, error) // of the program's services
 	keys    func() (*identity.Keys, error)
-	nats    func() (*connection, error)
+	nats    *checkup.NATS                 // nil where the settings name none
 	owner   func() (id string, err error) // the installation of the stores; see installation.Look
 	running func() (bool, string)         // whether the program answers on this machine, and what it says
-}
-
-// task is a check that is to be made.
-type task struct {
-	name string
-	run  func(ctx context.Context) Check
 }
 
 // Run checks and returns the exit code. It ends early when ctx does.
@@ -74,17 +66,15 @@ func Run(ctx context.Context, p servicemain.Process) int {
 		fmt.Fprintf(p.Stderr, "devpilot doctor: %v\n", err)
 		return CodeFailed
 	}
-	if report.State == Failed || f.Strict && report.State == Warning {
+	if report.State == checkup.Failed || f.Strict && report.State == checkup.Warning {
 		return CodeFailed
 	}
 	return CodeWell
 }
 
 func newExam(ctx context.Context, f *Flags, troubles []error, usable bool) *exam {
-	x := &exam{flags: f, program: programs()[f.Service], troubles: troubles, usable: usable, monitorPort: "8222"}
+	x := &exam{flags: f, program: programs()[f.Service], troubles: troubles, usable: usable, client: checkup.NewClient()}
 	f.OpsListen, f.Listen = cmp.Or(f.OpsListen, x.program.opsListen), cmp.Or(f.Listen, x.program.listen)
-	// Bitbucket follows no redirect, so neither do we.
-	x.client = &http.Client{Transport: bitbucket.NewTransport(), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if usable && f.Service == whole && f.BitbucketClientID == "" {
 		x.askForEmulator(ctx)
 	}
@@ -94,27 +84,38 @@ func newExam(ctx context.Context, f *Flags, troubles []error, usable bool) *exam
 		}
 	}
 	x.keysets, x.keys = sync.OnceValues(x.loadKeysets), sync.OnceValues(x.loadKeys)
-	x.nats = sync.OnceValues(func() (*connection, error) { return x.connect(ctx) })
+	if name, err := f.Name(); err == nil && !f.NATSURL.IsZero() {
+		x.nats = f.ExaminedNATS(ctx, f.Service, name, allinone.NeededAtNATS(x.user(), name), x.client)
+	}
 	x.owner = sync.OnceValues(func() (string, error) { return x.lookForOwner(ctx) })
 	x.running = sync.OnceValues(func() (bool, string) { return x.askProcess(ctx) })
 	return x
 }
 
 // tasks are the checks of a program, in the order in which they are read.
-func (x *exam) tasks() []task {
-	list := []task{
-		{"settings", x.settings}, {"process", x.process},
-		{"nats", x.checkNATS}, {"nats-sync", x.sync}, {"nats-storage", x.storage}, {"nats-replicas", x.replicas}, {"nats-permissions", x.permissions},
-		{"redis", x.redis}, {"redis-eviction", x.eviction},
-		{"keyset", x.checkKeyset}, {"identity-keys", x.checkKeys},
-		{"clock", x.clock}, {"public-url", x.publicURL}, {"oauth-consumer", x.oauth}, {"webhook-delivery", x.delivery},
-		{"git", x.git}, {"sandbox", x.sandbox}, {"disk", x.disk},
+func (x *exam) tasks() []checkup.Task {
+	list := []checkup.Task{{Name: "settings", Run: x.settings}, {Name: "process", Run: x.process}}
+	for _, t := range checkup.NATSTasks() {
+		list = append(list, x.natsTask(t))
 	}
+	list = append(list,
+		x.redisTask("redis", (*checkup.Redis).Reached), x.redisTask("redis-eviction", (*checkup.Redis).Eviction),
+		checkup.Task{Name: "keyset", Run: x.checkKeyset}, checkup.Task{Name: "identity-keys", Run: x.checkKeys},
+		checkup.Task{Name: "clock", Run: x.clock}, checkup.Task{Name: "public-url", Run: x.publicURL},
+		checkup.Task{Name: "oauth-consumer", Run: x.oauth}, checkup.Task{Name: "webhook-delivery", Run: x.delivery},
+		checkup.Task{Name: "git", Run: x.git}, checkup.Task{Name: "sandbox", Run: x.sandbox}, checkup.Task{Name: "disk", Run: x.disk},
+	)
 	if len(x.program.calls) == 0 {
-		return append(list, task{"services", func(context.Context) Check { return x.noServices() }})
+		list = append(list, checkup.Task{Name: "services", Run: func(context.Context) checkup.Check { return x.noServices() }})
 	}
 	for _, name := range x.program.calls {
-		list = append(list, task{"service-" + name, func(ctx context.Context) Check { return x.service(ctx, name) }})
+		list = append(list, checkup.Task{Name: "service-" + name, Run: func(ctx context.Context) checkup.Check { return x.service(ctx, name) }})
+	}
+	if x.usable {
+		return list
+	}
+	for i := range list[1:] { // the first says why
+		list[i+1].Run = func(context.Context) checkup.Check { return checkup.Skip("The settings cannot be read.") }
 	}
 	return list
 }
@@ -122,80 +123,11 @@ func (x *exam) tasks() []task {
 // report makes all checks at once. tell, which is called by several goroutines in turn, hears which are not done yet.
 func (x *exam) report(ctx context.Context, tell func(open []string, all int)) *Report {
 	r := &Report{Program: x.flags.Service, Version: servicemain.Version, Time: time.Now().UTC()}
-	tasks := x.tasks()
-	r.Checks = make([]Check, len(tasks))
-	var open []string
-	for _, t := range tasks {
-		open = append(open, t.name)
-	}
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	tell(open, len(tasks))
-	for i, t := range tasks {
-		all.Go(func() {
-			c := x.one(ctx, t)
-			mu.Lock()
-			defer mu.Unlock()
-			r.Checks[i] = c
-			open = slices.DeleteFunc(open, func(name string) bool { return name == t.name })
-			tell(open, len(tasks))
-		})
-	}
-	all.Wait()
+	r.Checks = checkup.Run(ctx, x.tasks(), checkup.How{
+		Limit: x.flags.CheckTimeout, Late: "Look why it takes so long, or give it more time with --check-timeout.", Secrets: checkup.SecretsOf(x.flags), Tell: tell,
+	})
 	r.conclude()
 	return r
-}
-
-// one makes a check within its time, whether it keeps to that or not. What is said holds no secret.
-func (x *exam) one(ctx context.Context, t task) Check {
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, x.flags.CheckTimeout)
-	defer cancel()
-	done := make(chan Check, 1)
-	go func() {
-		if t.name != "settings" && !x.usable {
-			done <- skipped("The settings cannot be read.")
-			return
-		}
-		done <- t.run(ctx)
-	}()
-	var c Check
-	select {
-	case c = <-done:
-	case <-ctx.Done():
-		c = failed(fmt.Sprintf("It did not end within %s.", x.flags.CheckTimeout), "Look why it takes so long, or give it more time with --check-timeout.")
-	}
-	c.Name, c.DurationMillis = t.name, time.Since(began).Milliseconds()
-	for _, secret := range x.flags.secrets() {
-		c.Found, c.Remedy = strings.ReplaceAll(c.Found, secret, "[redacted]"), strings.ReplaceAll(c.Remedy, secret, "[redacted]")
-	}
-	return c
-}
-
-// secretParts are a secret and, of an URL that has passwords, those, or what stands for the user.
-func secretParts(text string) (parts []string) {
-	for one := range strings.SplitSeq(text, ",") {
-		u, err := url.Parse(strings.TrimSpace(one))
-		if err != nil || u.Scheme == "" || u.Host == "" {
-			if one != "" {
-				parts = append(parts, one)
-			}
-			continue
-		}
-		for name, values := range u.Query() {
-			for _, value := range values {
-				if strings.HasSuffix(name, "password") && value != "" {
-					parts = append(parts, value, url.QueryEscape(value))
-				}
-			}
-		}
-		if password, has := u.User.Password(); has && password != "" {
-			parts = append(parts, password, url.PathEscape(password))
-		} else if u.User.Username() != "" {
-			parts = append(parts, u.User.Username()) // a token
-		}
-	}
-	return parts
 }
 
 // progress says on a terminal what is still being checked.

@@ -3,11 +3,11 @@ package doctor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"slices"
-	"strings"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/installation"
 	"devpilot.io/bitbucket/pkg/seal"
@@ -60,69 +60,58 @@ func (x *exam) lookForOwner(ctx context.Context) (string, error) {
 	if x.flags.NATSURL.IsZero() {
 		return x.embeddedOwner(ctx, keysets)
 	}
-	c, err := x.nats()
+	js, err := x.jetStream()
 	if err != nil {
 		return "", err
 	}
-	return installation.Look(ctx, c.js, keysets)
+	return installation.Look(ctx, js, keysets)
+}
+
+// errNoNATS says that the program names no NATS.
+var errNoNATS = errors.New("no NATS is named")
+
+// jetStream is that of the NATS that the program names.
+func (x *exam) jetStream() (jetstream.JetStream, error) {
+	if x.nats == nil {
+		return nil, errNoNATS
+	}
+	return x.nats.JetStream()
 }
 
 // checkKeyset checks that the keyset can be read and opens what is stored.
-func (x *exam) checkKeyset(context.Context) Check {
+func (x *exam) checkKeyset(context.Context) checkup.Check {
 	path := x.keyFile(x.flags.EncryptionKeysetFile, allinone.KeysetFile)
 	if path == "" {
-		return skipped("DEVPILOT_ENCRYPTION_KEYSET_FILE is not set.")
+		return checkup.Skip("DEVPILOT_ENCRYPTION_KEYSET_FILE is not set.")
 	}
 	_, err := x.keysets()
 	switch {
 	case errors.Is(err, errNotYet):
-		return skipped("There is none yet: the first start makes %s.", path)
+		return checkup.Skip("There is none yet: the first start makes %s.", path)
 	case err != nil:
-		return failed(fmt.Sprintf("The keyset %s cannot be used: %v.", path, err), "Name the keyset that the service began with in DEVPILOT_ENCRYPTION_KEYSET_FILE; restore it from a backup if it is lost: without it what is stored cannot be read.")
+		return checkup.BadKeyset(path, err)
+	case x.program.withoutNATS:
+		return checkup.Well("The keyset %s can be read; %s stores nothing with it.", path, x.flags.Service)
 	}
-	found := "The keyset " + path
-	if x.program.withoutNATS {
-		return ok("%s can be read; %s stores nothing with it.", found, x.flags.Service)
-	}
-	id, err := x.owner()
-	switch {
-	case errors.Is(err, installation.ErrKeyset):
-		return failed(found+" does not open what is stored in NATS: it is another installation's.",
-			"Give each process the keyset that its service began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION).")
-	case err != nil:
-		return warning(fmt.Sprintf("%s can be read. Whether it opens what is stored is not known: %v.", found, err), "See what nats says.")
-	case id == "":
-		return ok("%s can be read. Nothing is stored yet that it would have to open.", found)
-	}
-	return ok("%s opens what is stored.", found)
+	return checkup.Keyset(path, x.owner)
 }
 
 // checkKeys checks that the program has its own identity key, and the public ones of all.
-func (x *exam) checkKeys(context.Context) Check {
+func (x *exam) checkKeys(context.Context) checkup.Check {
 	path := x.keyFile(x.flags.IdentityKeyFile, allinone.IdentityFile)
 	if path == "" {
-		return skipped("DEVPILOT_IDENTITY_KEY_FILE is not set.")
+		return checkup.Skip("DEVPILOT_IDENTITY_KEY_FILE is not set.")
 	}
 	keys, err := x.keys()
-	const remedy = "Give each service its own file of those that `devpilot make-keys` makes together (identity-<service>.json)."
 	switch {
 	case errors.Is(err, errNotYet):
-		return skipped("There are none yet: the first start makes %s.", path)
+		return checkup.Skip("There are none yet: the first start makes %s.", path)
 	case err != nil:
-		return failed(fmt.Sprintf("The identity keys %s cannot be used: %v.", path, err), remedy)
+		return checkup.BadKeys(path, err)
 	}
 	own := []string{x.flags.Service}
 	if x.flags.Service == whole {
-		own = services()
+		own = allinone.Services()
 	}
-	for _, name := range own {
-		if _, err := identity.NewSigner(keys, name); err != nil {
-			return failed(fmt.Sprintf("%s has no private key of %s.", path, name), remedy)
-		}
-	}
-	missing := slices.DeleteFunc(services(), func(name string) bool { return slices.Contains(keys.Services(), name) })
-	if len(missing) > 0 {
-		return failed(fmt.Sprintf("%s lacks the public keys of %s: calls of them are refused.", path, strings.Join(missing, ", ")), remedy)
-	}
-	return ok("%s has the private key of %s, and the public ones of all.", path, strings.Join(own, ", "))
+	return checkup.Keys(path, keys, own, allinone.Services())
 }

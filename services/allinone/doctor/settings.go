@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -92,7 +92,7 @@ func programs() map[string]program {
 		if err := errors.Join(f.CheckEmulator(), f.CheckEmbedded()); err != nil {
 			return err
 		}
-		for _, name := range services() {
+		for _, name := range allinone.Services() {
 			if err := all[name].build(ctx, f, env); err != nil {
 				return err
 			}
@@ -103,8 +103,6 @@ func programs() map[string]program {
 }
 
 func addressVariable(service string) string { return "DEVPILOT_" + strings.ToUpper(service) + "_ADDR" }
-
-func services() []string { return []string{"auth", "repo", "webhook", "deployer", "gateway"} }
 
 // read reads arguments and environment as the programs do. What is wrong with the environment is returned as
 // troubles: where only names are unknown the rest is checked, else flags hold the arguments alone and usable
@@ -156,7 +154,7 @@ func leaves(err error) []error {
 }
 
 // settings validates the settings as the program does when it starts.
-func (x *exam) settings(ctx context.Context) Check {
+func (x *exam) settings(ctx context.Context) checkup.Check {
 	troubles := slices.Clone(x.troubles)
 	if x.usable {
 		troubles = append(troubles, x.required()...)
@@ -165,13 +163,13 @@ func (x *exam) settings(ctx context.Context) Check {
 		}
 	}
 	if len(troubles) == 0 {
-		return ok("%s takes them.", x.flags.Service)
+		return checkup.Well("%s takes them.", x.flags.Service)
 	}
 	var all []string
 	for _, err := range troubles {
 		all = append(all, err.Error())
 	}
-	return failed(strings.Join(all, "; "), "Put them right: "+x.flags.Service+" does not start with them. `--help` of the program lists its settings.")
+	return checkup.Fail(strings.Join(all, "; "), "Put them right: "+x.flags.Service+" does not start with them. `--help` of the program lists its settings.")
 }
 
 // required are the settings that a service cannot do without, and those that go together.
@@ -221,7 +219,7 @@ func (x *exam) validate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keys, err := identity.NewKeys(services()...)
+	keys, err := identity.NewKeys(allinone.Services()...)
 	if err != nil {
 		return err
 	}
@@ -249,21 +247,4 @@ func (x *exam) validate(ctx context.Context) error {
 		env.HTTPAddr, env.HTTPS = at, x.flags.ListenCertFile != ""
 	}
 	return x.program.build(ctx, x.flags, env)
-}
-
-// secrets are the texts that must not be shown: the settings that are secrets, and the parts of URLs.
-func (f *Flags) secrets() (all []string) {
-	collect(reflect.ValueOf(f).Elem(), &all)
-	return all
-}
-
-func collect(v reflect.Value, all *[]string) {
-	for i := range v.NumField() {
-		switch field := v.Field(i); {
-		case field.Type() == reflect.TypeFor[seal.Secret]():
-			*all = append(*all, secretParts(field.Interface().(seal.Secret).Reveal())...)
-		case field.Kind() == reflect.Struct:
-			collect(field, all)
-		}
-	}
 }

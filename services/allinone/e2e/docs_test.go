@@ -32,7 +32,7 @@ type step struct {
 
 // reference is a story in which every operation has its place.
 var reference = []step{
-	{op: "getInfo"}, {op: "getOpenApi"}, {op: "getConfigSchema"}, {op: "createSession"}, {op: "getMe"}, {op: "createSignInCode"}, {op: "listServers"},
+	{op: "getInfo"}, {op: "getOpenApi"}, {op: "getConfigSchema"}, {op: "createSession"}, {op: "getMe"}, {op: "createSignInCode"}, {op: "listServers"}, {op: "runDoctor"}, {op: "getDoctorReport"},
 	{op: "listSessions", keep: "SESSION_ID=sessions.0.id"},
 	{op: "createLoginRequest", keep: "USER_CODE=userCode"}, {op: "redeemLoginRequest", refused: "LOGIN_REQUEST_NOT_FOUND"},
 	{op: "getLoginRequest", refused: "BROWSER_REQUIRED"}, {op: "approveLoginRequest", refused: "BROWSER_REQUIRED"}, {op: "denyLoginRequest", refused: "BROWSER_REQUIRED"},

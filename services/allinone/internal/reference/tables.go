@@ -144,6 +144,9 @@ func writeRoles(b *strings.Builder) {
 		if row.Access != gateway.Authenticated {
 			role, scope, apps = "everybody", "", ""
 		}
+		if row.Operator {
+			role = "operator"
+		}
 		if row.NoTokens {
 			scope += ", keys only"
 		}

@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"strings"
 
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/host"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
@@ -56,8 +58,13 @@ func (h Hooks) sandbox() (sandbox.SandboxConfig, error) {
 	return cfg, nil
 }
 
-// TrySandbox makes a sandbox, which runs a command in it, and says where hooks run and what they lack.
-func TrySandbox(h Hooks) (where, lacking string, err error) {
+// CheckSandbox makes a sandbox, which runs a command in it, as a worker with these settings does.
+func CheckSandbox(h Hooks) checkup.Check {
+	where, lacking, err := trySandbox(h)
+	return host.Sandbox(where, lacking, err, h.AllowUnsandboxed)
+}
+
+func trySandbox(h Hooks) (where, lacking string, err error) {
 	cfg, err := h.sandbox()
 	if err != nil {
 		return "", "", err

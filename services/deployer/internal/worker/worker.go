@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"devpilot.io/bitbucket/pkg/checkup"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/client"
@@ -30,10 +31,12 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record"
 	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
 	"devpilot.io/bitbucket/services/deployer/internal/record/dryrun"
+	"devpilot.io/bitbucket/services/deployer/internal/record/examine"
 	"devpilot.io/bitbucket/services/deployer/internal/record/fleet"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/decide"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/host"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -171,6 +174,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	part("decisions", w.decider.Run)
 	part("wake-ups for decisions", w.decisions)
 	part("dry runs", func(ctx context.Context) error { return dryrun.Serve(ctx, cfg.JS, cfg.Server, w.decider.Check) })
+	part("doctor", func(ctx context.Context) error {
+		return examine.Serve(ctx, cfg.JS, cfg.Server, w.id, w.examined().Answer)
+	})
 	part("heartbeat", func(ctx context.Context) error {
 		return cfg.Records.Fleet.Beat(ctx, fleet.Worker{
 			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks), LiveAddress: cfg.Front.address(), LiveEncrypted: cfg.Front.cfg.Certificate != nil, Disk: w.room,
@@ -187,6 +193,20 @@ func (w *Worker) room() (free, reserve uint64, err error) {
 	}
 	releases, err := w.releases.FreeBytes()
 	return min(free, releases), reserve, err
+}
+
+// examined is this worker's machine as the doctor asks it.
+func (w *Worker) examined() *checkup.Subject {
+	return &checkup.Subject{Service: "deployer", Version: w.cfg.Version, Tasks: func(context.Context) []checkup.Task {
+		return []checkup.Task{
+			{Name: "git", Run: host.Git},
+			{Name: "sandbox", Run: func(context.Context) checkup.Check { return CheckSandbox(w.cfg.Hooks) }},
+			{Name: "disk", Run: func(context.Context) checkup.Check {
+				free, reserve, err := w.room()
+				return host.Disk(w.cfg.Front.cfg.DataDir, free, reserve, err)
+			}},
+		}
+	}}
 }
 
 // deployments takes wake-ups of the server, one per free slot: what one worker held back another

@@ -109,6 +109,15 @@ const (
 	DeploymentTriggerROLLBACK   DeploymentTrigger = "ROLLBACK"
 )
 
+// Defines values for DoctorCheckState.
+const (
+	DoctorCheckStateFAILED  DoctorCheckState = "FAILED"
+	DoctorCheckStateOK      DoctorCheckState = "OK"
+	DoctorCheckStateRUNNING DoctorCheckState = "RUNNING"
+	DoctorCheckStateSKIPPED DoctorCheckState = "SKIPPED"
+	DoctorCheckStateWARNING DoctorCheckState = "WARNING"
+)
+
 // Defines values for ExplanationStepLink.
 const (
 	ExplanationStepLinkDECISION ExplanationStepLink = "DECISION"
@@ -1559,6 +1568,70 @@ type DisconnectWarning struct {
 // DismissWebhookResult DismissWebhookResponse is empty.
 type DismissWebhookResult = map[string]interface{}
 
+// DoctorCheck DoctorCheck is one thing that the doctor looked at. It has no secret.
+type DoctorCheck struct {
+	// DurationMillis How long it took, in milliseconds.
+	DurationMillis int32 `json:"durationMillis"`
+
+	// Found A sentence for people.
+	Found string `json:"found"`
+
+	// Name What was looked at, such as nats or oauth-consumer; service for whether the service answers at all.
+	Name string `json:"name"`
+
+	// Remedy What to do; absent where nothing is.
+	Remedy *string `json:"remedy,omitempty"`
+
+	// Service Which service answered for it.
+	Service string `json:"service"`
+
+	// State What came of it.
+	State DoctorCheckState `json:"state"`
+
+	// Time When it was asked.
+	Time time.Time `json:"time"`
+
+	// Where Which of several of the kind it is about, such as a worker; absent where there is one.
+	Where *string `json:"where,omitempty"`
+}
+
+// DoctorCheckState What came of it.
+type DoctorCheckState string
+
+// DoctorReport DoctorReport is how the installation was when its services were asked: what `devpilot doctor` prints as JSON, of all
+// of them together. It has no secrets.
+type DoctorReport struct {
+	// Checks The checks, by service, in the order in which they are read.
+	Checks []DoctorCheck `json:"checks"`
+
+	// Failed How many failed.
+	Failed int32 `json:"failed"`
+
+	// Ok How many checks are OK.
+	Ok int32 `json:"ok"`
+
+	// Program The installation's program: devpilot.
+	Program string `json:"program"`
+
+	// Running Whether services are still being asked: those that have not answered have one check, which is RUNNING.
+	Running bool `json:"running"`
+
+	// Skipped How many could not be asked.
+	Skipped int32 `json:"skipped"`
+
+	// State The worst of the checks: OK, WARNING or FAILED; RUNNING while some are being asked, SKIPPED before the first run.
+	State DoctorCheckState `json:"state"`
+
+	// Time When the services were asked; absent before the first run.
+	Time *time.Time `json:"time,omitempty"`
+
+	// Version The gateway's version.
+	Version string `json:"version"`
+
+	// Warnings How many have a warning.
+	Warnings int32 `json:"warnings"`
+}
+
 // EndMemberSessionResult EndMemberSessionResponse is whose session it was.
 type EndMemberSessionResult struct {
 	// Member The member.
@@ -2176,6 +2249,9 @@ type Me struct {
 	// LastEventID The newest event when this was answered. A stream of a workspace's events that begins after it, by
 	// lastEventId, misses nothing of what was read since. Absent while the gateway starts.
 	LastEventID *string `json:"lastEventId,omitempty"`
+
+	// Operator Whether the caller is an operator of the installation, who may ask its doctor.
+	Operator bool `json:"operator"`
 
 	// SessionExpireTime When the session ends; absent without one.
 	SessionExpireTime *time.Time `json:"sessionExpireTime,omitempty"`
@@ -3367,6 +3443,18 @@ type LastEventID = string
 // Failure What went wrong (RFC 9457).
 type Failure = Problem
 
+// GetDoctorReportParams defines parameters for GetDoctorReport.
+type GetDoctorReportParams struct {
+	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// RunDoctorJSONBody defines parameters for RunDoctor.
+type RunDoctorJSONBody struct {
+	// RequestID Accepted as by every POST; a repeat within ten seconds is answered with the same report with and without it.
+	RequestID *string `json:"requestId,omitempty"`
+}
+
 // GetInfoParams defines parameters for GetInfo.
 type GetInfoParams struct {
 	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
@@ -4328,6 +4416,9 @@ type ExplainParams struct {
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
+// RunDoctorJSONRequestBody defines body for RunDoctor for application/json ContentType.
+type RunDoctorJSONRequestBody RunDoctorJSONBody
+
 // CreateLoginRequestJSONRequestBody defines body for CreateLoginRequest for application/json ContentType.
 type CreateLoginRequestJSONRequestBody CreateLoginRequestJSONBody
 
@@ -4426,6 +4517,26 @@ type RevealWebhookSecretJSONRequestBody RevealWebhookSecretJSONBody
 
 // RotateWebhookSecretJSONRequestBody defines body for RotateWebhookSecret for application/json ContentType.
 type RotateWebhookSecretJSONRequestBody RotateWebhookSecretJSONBody
+
+// GetDoctorReport: Gets the doctor's newest report, also while services are being asked; one without checks before the first run.
+//
+// It is GET /v1/doctor.
+func (c *Client) GetDoctorReport(ctx context.Context, params *GetDoctorReportParams) (*DoctorReport, error) {
+	r := request{method: "GET", path: "/v1/doctor", repeatable: true}
+	if params != nil {
+		r.inHeader("If-None-Match", params.IfNoneMatch)
+	}
+	return call[DoctorReport](ctx, c, r)
+}
+
+// RunDoctor: Asks every service how the installation is: its stores, keys, programs, and what is seen from outside.
+//
+// It is POST /v1/doctor:run.
+func (c *Client) RunDoctor(ctx context.Context, body RunDoctorJSONRequestBody) (*DoctorReport, error) {
+	r := request{method: "POST", path: "/v1/doctor:run", repeatable: false}
+	r.body = body
+	return call[DoctorReport](ctx, c, r)
+}
 
 // GetInfo: Says what this installation is.
 //

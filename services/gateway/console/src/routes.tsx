@@ -20,6 +20,7 @@ const Members = later(() => import("./pages/members"), page);
 const Workspaces = later(() => import("./pages/workspaces"), page);
 const ApiKeys = later(() => import("./pages/api-keys"), page);
 const Sessions = later(() => import("./pages/sessions"), page);
+const Doctor = later(() => import("./pages/doctor"), page);
 const Login = later(() => import("./pages/login"), page);
 const Notifications = later(() => import("./pages/notifications"), page);
 
@@ -42,6 +43,7 @@ export function Routes() {
         <Route path="settings/workspaces" element={<Workspaces />} />
         <Route path="settings/api-keys" element={<ApiKeys />} />
         <Route path="settings/sessions" element={<Sessions />} />
+        <Route path="settings/doctor" element={<Doctor />} />
         <Route path="*" element={<NotFound framed />} />
       </Route>
       <Route path="/login" element={<Login />} />

@@ -225,6 +225,31 @@ func (a *Authenticator) IdentifyClosed(ctx context.Context, c Caller, workspace 
 	return a.identify(ctx, c, workspace, true)
 }
 
+// IdentifyOperator is Identify, outside of any workspace, for what takes an operator of the installation: whether the
+// caller is one today stands in the identity.
+func (a *Authenticator) IdentifyOperator(ctx context.Context, c Caller, _ string) (context.Context, error) {
+	operator, err := a.IsOperator(ctx, c.Kind, c.Subject)
+	if err != nil {
+		return nil, err
+	}
+	return a.sign(ctx, c, identity.Identity{Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Scope: c.Scope, Apps: c.Apps, Operator: operator})
+}
+
+// IsOperator tells whether somebody is an operator of the installation today: the local owner, in a browser or by the
+// admin token, or a person whom a rule of the provider makes one. No program is.
+func (a *Authenticator) IsOperator(ctx context.Context, kind identity.SubjectKind, subject string) (bool, error) {
+	switch {
+	case kind == identity.SubjectAdminToken:
+		return true, nil
+	case kind != identity.SubjectSession:
+		return false, nil
+	case subject == LocalSubject:
+		return true, nil
+	}
+	account, err := a.Tenants.Account(ctx, subject)
+	return account.GetOperator(), err
+}
+
 func (a *Authenticator) identify(ctx context.Context, c Caller, workspace string, closedToo bool) (context.Context, error) {
 	id := identity.Identity{
 		Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: workspace, Scope: c.Scope, Apps: c.Apps,
@@ -245,6 +270,10 @@ func (a *Authenticator) identify(ctx context.Context, c Caller, workspace string
 		}
 		id.Role, id.Label = is.Role, cmp.Or(is.Label, c.Label) // what is recorded tells people of one name apart
 	}
+	return a.sign(ctx, c, id)
+}
+
+func (a *Authenticator) sign(ctx context.Context, c Caller, id identity.Identity) (context.Context, error) {
 	token, err := a.Signer.SignUser(id) // without the request's id, so that one signature serves many
 	if err != nil {
 		return nil, err

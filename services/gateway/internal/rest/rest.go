@@ -211,8 +211,11 @@ func (a *API) identify(w http.ResponseWriter, r *http.Request, route routes.Rout
 		}
 	}
 	identify := a.cfg.Callers.Identify
-	if route.Closed {
+	switch {
+	case route.Closed:
 		identify = a.cfg.Callers.IdentifyClosed
+	case route.Operator:
+		identify = a.cfg.Callers.IdentifyOperator
 	}
 	ctx, err = identify(ctx, c, workspace)
 	if err != nil {

@@ -280,6 +280,7 @@ var actions = map[string]Action{
 	gatewayv1.GatewayService_CreateSession_FullMethodName:      {},
 	gatewayv1.GatewayService_DeleteSession_FullMethodName:      {},
 	gatewayv1.GatewayService_CreateSignInCode_FullMethodName:   {},
+	gatewayv1.GatewayService_RunDoctor_FullMethodName:          {}, // nothing stays of it
 
 	deployerv1.DeployerService_CreateApp_FullMethodName: {Name: "app.create", Did: "Created", Target: func(c Call) string {
 		return appNamed(get(c.In, (*deployerv1.CreateAppRequest).GetAppId))

@@ -117,6 +117,8 @@ var roles = map[string]identity.Role{
 	gatewayv1.GatewayService_DeleteSession_FullMethodName:      identity.RoleNone,
 	gatewayv1.GatewayService_CreateSignInCode_FullMethodName:   identity.RoleNone,
 	gatewayv1.GatewayService_ListSessions_FullMethodName:       identity.RoleNone,
+	gatewayv1.GatewayService_RunDoctor_FullMethodName:          identity.RoleNone,
+	gatewayv1.GatewayService_GetDoctorReport_FullMethodName:    identity.RoleNone,
 	gatewayv1.GatewayService_EndSession_FullMethodName:         identity.RoleNone,
 	gatewayv1.GatewayService_ListWorkspaces_FullMethodName:     identity.RoleNone,
 	gatewayv1.GatewayService_CreateWorkspace_FullMethodName:    identity.RoleNone,
@@ -162,6 +164,14 @@ var noTokens = map[string]bool{gatewayv1.GatewayService_CreateApiKey_FullMethodN
 var noPrograms = map[string]bool{
 	gatewayv1.GatewayService_CreateWorkspace_FullMethodName:  true,
 	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: true,
+	gatewayv1.GatewayService_RunDoctor_FullMethodName:        true,
+	gatewayv1.GatewayService_GetDoctorReport_FullMethodName:  true,
+}
+
+// operator lists what is about the whole installation: no role in a workspace is enough.
+var operator = map[string]bool{
+	gatewayv1.GatewayService_RunDoctor_FullMethodName:       true,
+	gatewayv1.GatewayService_GetDoctorReport_FullMethodName: true,
 }
 
 // closed lists what may be asked of a workspace that is being deleted: that it is, who began, and to go on. Who owned
@@ -181,6 +191,9 @@ func Scopes() map[string]identity.Scope { return maps.Clone(scopes) }
 // OfApps lists the RPCs that answer a program that is limited to some apps with what these have.
 func OfApps() map[string]bool { return maps.Clone(ofApps) }
 
+// NeedsOperator tells what takes an operator of the installation.
+func NeedsOperator(rpc string) bool { return operator[rpc] }
+
 // NeedsBrowser tells what nobody but a person in a browser can do.
 func NeedsBrowser(rpc string) bool { return browser[rpc] }
 
@@ -197,6 +210,8 @@ type Row struct {
 	NoTokens bool
 	// NoPrograms says that neither can.
 	NoPrograms bool
+	// Operator says that it takes an operator of the installation.
+	Operator bool
 }
 
 // Rows is the table of who may call what, sorted by name.
@@ -210,7 +225,7 @@ func Rows() []Row {
 		case ActivityExportTemplate:
 			name = "ExportActivity"
 		}
-		row := Row{Name: name, Access: r.Access, Role: r.Role, Scope: r.Scope(), Apps: "nothing", Browser: r.Browser, NoTokens: r.NoTokens, NoPrograms: r.NoPrograms}
+		row := Row{Name: name, Access: r.Access, Role: r.Role, Scope: r.Scope(), Apps: "nothing", Browser: r.Browser, NoTokens: r.NoTokens, NoPrograms: r.NoPrograms, Operator: r.Operator}
 		switch {
 		case r.OfApps:
 			row.Apps = "what these have"

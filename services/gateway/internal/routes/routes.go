@@ -60,6 +60,7 @@ type Route struct {
 	Browser    bool          // no program can, whatever its scope
 	NoTokens   bool          // tokens of identity providers cannot, whatever their scope
 	NoPrograms bool          // for people, or the admin token
+	Operator   bool          // about the whole installation: for its operators alone
 	Closed     bool          // also of a workspace that is being deleted, or is
 	ReadOnly   bool
 	List       bool         // a page of a list: answers carry an ETag of their content
@@ -177,7 +178,7 @@ func ofMethod(m protoreflect.MethodDescriptor) []Route {
 	for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		full := FullMethod(m)
 		route := Route{
-			RPC: full, Input: m.Input(), Body: r.GetBody(), Access: access[full], Role: roles[full], OfApps: ofApps[full], Browser: browser[full], NoTokens: noTokens[full], NoPrograms: noPrograms[full], Closed: closed[full],
+			RPC: full, Input: m.Input(), Body: r.GetBody(), Access: access[full], Role: roles[full], OfApps: ofApps[full], Browser: browser[full], NoTokens: noTokens[full], NoPrograms: noPrograms[full], Operator: operator[full], Closed: closed[full],
 			ReadOnly: readOnly(m), List: strings.HasPrefix(string(m.Name()), "List"),
 		}
 		switch p := r.GetPattern().(type) {

@@ -25,7 +25,9 @@ import (
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
+	"devpilot.io/bitbucket/services/gateway/internal/doctor"
 	"devpilot.io/bitbucket/services/gateway/internal/notify"
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
@@ -35,6 +37,8 @@ type SignIn interface {
 	IsAdminToken(token string) bool
 	// Credential is what vouches for the subject today; nil for nothing.
 	Credential(subject string) []byte
+	// IsOperator tells whether somebody is an operator of the installation today.
+	IsOperator(ctx context.Context, kind identity.SubjectKind, subject string) (bool, error)
 }
 
 // Providers are who else signs people in. Its methods may be called concurrently.
@@ -69,6 +73,7 @@ type Config struct {
 	Webhook       webhookv1.WebhookServiceClient
 	Repo          repov1.RepoServiceClient
 	Deployer      deployerv1.DeployerServiceClient
+	Doctor        *doctor.Doctor
 	// LastEvent is the id of the newest event; empty while it is not known.
 	LastEvent func() string
 	// Info is what never changes while the process runs; the time is filled in.
@@ -125,7 +130,7 @@ func Policy(roles map[string]identity.Role, scopes map[string]identity.Scope, of
 	p := rpc.Policy{}
 	for _, m := range gatewayv1.GatewayService_ServiceDesc.Methods {
 		full := "/" + gatewayv1.GatewayService_ServiceDesc.ServiceName + "/" + m.MethodName
-		rule := rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full], Scope: scopes[full], OfApps: ofApps[full]}
+		rule := rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full], Scope: scopes[full], OfApps: ofApps[full], Operator: routes.NeedsOperator(full)}
 		switch full {
 		case gatewayv1.GatewayService_GetLoginRequest_FullMethodName, gatewayv1.GatewayService_ApproveLoginRequest_FullMethodName, gatewayv1.GatewayService_DenyLoginRequest_FullMethodName:
 			rule.Browser = loginTakesBrowser

@@ -63,6 +63,9 @@ func (s *Server) me(ctx context.Context, id identity.Identity, sessionExpire tim
 	case identity.SubjectAdminToken, identity.SubjectLocal:
 		me.Kind = gatewayv1.Me_ADMIN_TOKEN
 	}
+	if me.Operator, err = s.cfg.SignIn.IsOperator(ctx, id.SubjectKind, id.Subject); err != nil {
+		return nil, err
+	}
 	for _, w := range list {
 		me.Workspaces = append(me.Workspaces, workspaceProto(w))
 	}

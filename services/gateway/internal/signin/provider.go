@@ -347,7 +347,7 @@ func (p *Provider) person(c claims) tenant.Person {
 	label := cmp.Or(line(c.Name), line(c.PreferredUsername), line(c.Email), line(c.Subject))
 	return tenant.Person{
 		Issuer: p.settings.Issuer, ProviderSubject: c.Subject, Provider: p.settings.ID, Label: label,
-		Email: line(c.Email), EmailVerified: bool(c.EmailVerified), Grants: p.settings.grants(c),
+		Email: line(c.Email), EmailVerified: bool(c.EmailVerified), Grants: p.settings.grants(c), Operator: p.settings.operates(c),
 	}
 }
 

@@ -62,6 +62,10 @@ type ProviderSettings struct {
 	secret seal.Secret
 }
 
+// RoleOperator is the role of a rule that names no workspace: whom it is about is an operator of the installation. It
+// lets nobody in by itself.
+const RoleOperator = "operator"
+
 // Rule gives a role in a workspace to whom it is about: one of Group, Email and EmailDomain, or Everybody that the
 // provider knows.
 type Rule struct {
@@ -161,11 +165,15 @@ func checkIssuer(issuer string) error {
 }
 
 func (r *Rule) check() (err error) {
-	if !rpc.ValidWorkspace(r.Workspace) {
+	switch {
+	case r.operates() && (r.Workspace != "" || r.Everybody):
+		return errors.New("role operator is for the whole installation: it goes with no workspace, and not with everybody")
+	case !r.operates() && !rpc.ValidWorkspace(r.Workspace):
 		return errors.New("workspace: the id of a workspace")
-	}
-	if r.role, err = identity.ParseRole(r.Role); err != nil {
-		return errors.New("role: owner, admin or member")
+	case !r.operates():
+		if r.role, err = identity.ParseRole(r.Role); err != nil {
+			return errors.New("role: owner, admin or member, or operator without a workspace")
+		}
 	}
 	about := 0
 	for _, given := range []bool{r.Group != "", r.Email != "", r.EmailDomain != "", r.Everybody} {
@@ -178,6 +186,8 @@ func (r *Rule) check() (err error) {
 	}
 	return nil
 }
+
+func (r *Rule) operates() bool { return strings.EqualFold(r.Role, RoleOperator) }
 
 func (p *ProviderSettings) readSecret(variable func(string) (string, bool)) error {
 	switch {
@@ -228,7 +238,9 @@ func (s Settings) Workspaces() []string {
 	var ids []string
 	for _, p := range s.Providers {
 		for _, r := range p.Rules {
-			ids = append(ids, r.Workspace)
+			if !r.operates() {
+				ids = append(ids, r.Workspace)
+			}
 		}
 	}
 	for _, t := range s.Tokens {
@@ -243,11 +255,16 @@ func (s Settings) Workspaces() []string {
 func (p *ProviderSettings) grants(c claims) map[string]identity.Role {
 	out := map[string]identity.Role{}
 	for _, r := range p.Rules {
-		if r.matches(c) {
+		if !r.operates() && r.matches(c) {
 			out[r.Workspace] = max(out[r.Workspace], r.role)
 		}
 	}
 	return out
+}
+
+// operates says whether the rules make somebody an operator of the installation.
+func (p *ProviderSettings) operates(c claims) bool {
+	return slices.ContainsFunc(p.Rules, func(r Rule) bool { return r.operates() && r.matches(c) })
 }
 
 func (r Rule) matches(c claims) bool {

@@ -28,6 +28,8 @@ type Person struct {
 	EmailVerified           bool
 	// Grants are the roles that the provider's rules give today, by workspace.
 	Grants map[string]identity.Role
+	// Operator says that these rules make the person an operator of the installation.
+	Operator bool
 }
 
 // Subject is the same for as long as the issuer knows the person, by whatever name or address, and under
@@ -67,6 +69,7 @@ func (s *Store) Arrive(ctx context.Context, p Person, invitation string) (worksp
 		}
 		a.Issuer, a.ProviderSubject, a.Provider = p.Issuer, p.ProviderSubject, p.Provider
 		a.Label, a.Email, a.EmailVerified, a.SaidTime = p.Label, p.Email, p.EmailVerified, timestamppb.New(s.now())
+		a.Operator = p.Operator
 		return a, nil
 	})
 	if err != nil {

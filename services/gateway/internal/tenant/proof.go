@@ -24,3 +24,22 @@ func (s *Store) Proof(ctx context.Context, workspace string) ([]byte, error) {
 	}
 	return p.GetReport(), kv.ToAPI(err)
 }
+
+// doctorKey is no workspace's.
+const doctorKey = "_doctor"
+
+// ChangeDoctor changes what the installation's doctor found last, in one step. change gets nil where nothing was asked
+// yet, may run several times, and leaves the record alone with kv.ErrSkip.
+func (s *Store) ChangeDoctor(ctx context.Context, change func(p *gatewaystorev1.Proof) (*gatewaystorev1.Proof, error)) (*gatewaystorev1.Proof, error) {
+	p, _, err := s.proofs.Update(ctx, doctorKey, change)
+	return p, kv.ToAPI(err)
+}
+
+// Doctor is what the installation's doctor found last; nil where nothing was asked yet.
+func (s *Store) Doctor(ctx context.Context) (*gatewaystorev1.Proof, error) {
+	p, _, err := s.proofs.Get(ctx, doctorKey)
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, nil
+	}
+	return p, kv.ToAPI(err)
+}

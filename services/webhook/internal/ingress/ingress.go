@@ -28,7 +28,7 @@ import (
 )
 
 // PathPrefix is what precedes the webhook's id in the path.
-const PathPrefix = "/webhooks/bitbucket/"
+const PathPrefix = hook.Path
 
 var slashes = regexp.MustCompile(`//+`)
 

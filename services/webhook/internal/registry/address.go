@@ -8,6 +8,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 )
 
 // Address is where Bitbucket reaches the webhooks, and whether it can.
@@ -36,7 +37,7 @@ func NewAddress(publicURL string, site bitbucket.Site) (Address, error) {
 }
 
 // URL is what Bitbucket calls for a webhook.
-func (a Address) URL(id string) string { return a.base + "/webhooks/bitbucket/" + id }
+func (a Address) URL(id string) string { return a.base + hook.Path + id }
 
 // Unreachable is the error NO_PUBLIC_URL when Bitbucket cannot call us, else nil.
 func (a Address) Unreachable() *apierr.Error { return a.unreachable }

@@ -948,7 +948,9 @@ type Me struct {
 	ApiKey *ApiKey `protobuf:"bytes,6,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	// The newest event when this was answered. A stream of a workspace's events that begins after it, by
 	// lastEventId, misses nothing of what was read since. Absent while the gateway starts.
-	LastEventId   string `protobuf:"bytes,7,opt,name=last_event_id,json=lastEventId,proto3" json:"last_event_id,omitempty"`
+	LastEventId string `protobuf:"bytes,7,opt,name=last_event_id,json=lastEventId,proto3" json:"last_event_id,omitempty"`
+	// Whether the caller is an operator of the installation, who may ask its doctor.
+	Operator      bool `protobuf:"varint,8,opt,name=operator,proto3" json:"operator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1030,6 +1032,13 @@ func (x *Me) GetLastEventId() string {
 		return x.LastEventId
 	}
 	return ""
+}
+
+func (x *Me) GetOperator() bool {
+	if x != nil {
+		return x.Operator
+	}
+	return false
 }
 
 // Member is one person in a workspace.
@@ -2169,7 +2178,7 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\x03url\x18\x03 \x01(\tB\x03\xe0A\x01R\x03url\"]\n" +
 	"\x0eDeletedWebhook\x120\n" +
 	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12\x19\n" +
-	"\x05stays\x18\x02 \x01(\tB\x03\xe0A\x01R\x05stays\"\xaf\x03\n" +
+	"\x05stays\x18\x02 \x01(\tB\x03\xe0A\x01R\x05stays\"\xcb\x03\n" +
 	"\x02Me\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.devpilot.gateway.v1.Me.KindR\x04kind\x12\x14\n" +
@@ -2179,7 +2188,8 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"workspaces\x12J\n" +
 	"\x13session_expire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x11sessionExpireTime\x129\n" +
 	"\aapi_key\x18\x06 \x01(\v2\x1b.devpilot.gateway.v1.ApiKeyB\x03\xe0A\x01R\x06apiKey\x12'\n" +
-	"\rlast_event_id\x18\a \x01(\tB\x03\xe0A\x01R\vlastEventId\"W\n" +
+	"\rlast_event_id\x18\a \x01(\tB\x03\xe0A\x01R\vlastEventId\x12\x1a\n" +
+	"\boperator\x18\b \x01(\bR\boperator\"W\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aSESSION\x10\x01\x12\v\n" +

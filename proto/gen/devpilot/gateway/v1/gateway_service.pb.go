@@ -3641,6 +3641,181 @@ func (x *GetProofResponse) GetReport() *ProofReport {
 	return nil
 }
 
+// RunDoctorRequest asks for a run.
+type RunDoctorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Accepted as by every POST; a repeat within ten seconds is answered with the same report with and without it.
+	RequestId     string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunDoctorRequest) Reset() {
+	*x = RunDoctorRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunDoctorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunDoctorRequest) ProtoMessage() {}
+
+func (x *RunDoctorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunDoctorRequest.ProtoReflect.Descriptor instead.
+func (*RunDoctorRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *RunDoctorRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RunDoctorResponse is the report.
+type RunDoctorResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report; of a run that another call began, as far as it is.
+	Report        *DoctorReport `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunDoctorResponse) Reset() {
+	*x = RunDoctorResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunDoctorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunDoctorResponse) ProtoMessage() {}
+
+func (x *RunDoctorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunDoctorResponse.ProtoReflect.Descriptor instead.
+func (*RunDoctorResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *RunDoctorResponse) GetReport() *DoctorReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+// GetDoctorReportRequest is empty.
+type GetDoctorReportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDoctorReportRequest) Reset() {
+	*x = GetDoctorReportRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDoctorReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDoctorReportRequest) ProtoMessage() {}
+
+func (x *GetDoctorReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDoctorReportRequest.ProtoReflect.Descriptor instead.
+func (*GetDoctorReportRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{67}
+}
+
+// GetDoctorReportResponse is the report.
+type GetDoctorReportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report, as far as it is.
+	Report        *DoctorReport `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDoctorReportResponse) Reset() {
+	*x = GetDoctorReportResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDoctorReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDoctorReportResponse) ProtoMessage() {}
+
+func (x *GetDoctorReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDoctorReportResponse.ProtoReflect.Descriptor instead.
+func (*GetDoctorReportResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *GetDoctorReportResponse) GetReport() *DoctorReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 // ListSessionsRequest is empty.
 type ListSessionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3650,7 +3825,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3662,7 +3837,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3675,7 +3850,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{65}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{69}
 }
 
 // ListSessionsResponse is the sessions.
@@ -3689,7 +3864,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3701,7 +3876,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3714,7 +3889,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{66}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*BrowserSession {
@@ -3735,7 +3910,7 @@ type EndSessionRequest struct {
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3747,7 +3922,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3760,7 +3935,7 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{67}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *EndSessionRequest) GetSession() string {
@@ -3779,7 +3954,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3791,7 +3966,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3804,7 +3979,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{68}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{72}
 }
 
 // ListMembersRequest asks for a page.
@@ -3822,7 +3997,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3834,7 +4009,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3847,7 +4022,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{69}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListMembersRequest) GetWorkspace() string {
@@ -3884,7 +4059,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +4071,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +4084,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{70}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -3943,7 +4118,7 @@ type SetMemberRoleRequest struct {
 
 func (x *SetMemberRoleRequest) Reset() {
 	*x = SetMemberRoleRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4130,7 @@ func (x *SetMemberRoleRequest) String() string {
 func (*SetMemberRoleRequest) ProtoMessage() {}
 
 func (x *SetMemberRoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4143,7 @@ func (x *SetMemberRoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMemberRoleRequest.ProtoReflect.Descriptor instead.
 func (*SetMemberRoleRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{71}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *SetMemberRoleRequest) GetWorkspace() string {
@@ -4010,7 +4185,7 @@ type SetMemberRoleResponse struct {
 
 func (x *SetMemberRoleResponse) Reset() {
 	*x = SetMemberRoleResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4197,7 @@ func (x *SetMemberRoleResponse) String() string {
 func (*SetMemberRoleResponse) ProtoMessage() {}
 
 func (x *SetMemberRoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4210,7 @@ func (x *SetMemberRoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMemberRoleResponse.ProtoReflect.Descriptor instead.
 func (*SetMemberRoleResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{72}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *SetMemberRoleResponse) GetMember() *Member {
@@ -4058,7 +4233,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4070,7 +4245,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4083,7 +4258,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{73}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RemoveMemberRequest) GetWorkspace() string {
@@ -4111,7 +4286,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4123,7 +4298,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4136,7 +4311,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{74}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *RemoveMemberResponse) GetMember() *Member {
@@ -4159,7 +4334,7 @@ type ListMemberSessionsRequest struct {
 
 func (x *ListMemberSessionsRequest) Reset() {
 	*x = ListMemberSessionsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[75]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4171,7 +4346,7 @@ func (x *ListMemberSessionsRequest) String() string {
 func (*ListMemberSessionsRequest) ProtoMessage() {}
 
 func (x *ListMemberSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[75]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4184,7 +4359,7 @@ func (x *ListMemberSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMemberSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListMemberSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{75}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListMemberSessionsRequest) GetWorkspace() string {
@@ -4212,7 +4387,7 @@ type ListMemberSessionsResponse struct {
 
 func (x *ListMemberSessionsResponse) Reset() {
 	*x = ListMemberSessionsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[76]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4224,7 +4399,7 @@ func (x *ListMemberSessionsResponse) String() string {
 func (*ListMemberSessionsResponse) ProtoMessage() {}
 
 func (x *ListMemberSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[76]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4237,7 +4412,7 @@ func (x *ListMemberSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMemberSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListMemberSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{76}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListMemberSessionsResponse) GetSessions() []*BrowserSession {
@@ -4262,7 +4437,7 @@ type EndMemberSessionRequest struct {
 
 func (x *EndMemberSessionRequest) Reset() {
 	*x = EndMemberSessionRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[77]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4274,7 +4449,7 @@ func (x *EndMemberSessionRequest) String() string {
 func (*EndMemberSessionRequest) ProtoMessage() {}
 
 func (x *EndMemberSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[77]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4287,7 +4462,7 @@ func (x *EndMemberSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndMemberSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndMemberSessionRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{77}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *EndMemberSessionRequest) GetWorkspace() string {
@@ -4322,7 +4497,7 @@ type EndMemberSessionResponse struct {
 
 func (x *EndMemberSessionResponse) Reset() {
 	*x = EndMemberSessionResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[78]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +4509,7 @@ func (x *EndMemberSessionResponse) String() string {
 func (*EndMemberSessionResponse) ProtoMessage() {}
 
 func (x *EndMemberSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[78]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +4522,7 @@ func (x *EndMemberSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndMemberSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndMemberSessionResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{78}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *EndMemberSessionResponse) GetMember() *Member {
@@ -4368,7 +4543,7 @@ type ListInvitationsRequest struct {
 
 func (x *ListInvitationsRequest) Reset() {
 	*x = ListInvitationsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[79]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4380,7 +4555,7 @@ func (x *ListInvitationsRequest) String() string {
 func (*ListInvitationsRequest) ProtoMessage() {}
 
 func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[79]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4393,7 +4568,7 @@ func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{79}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListInvitationsRequest) GetWorkspace() string {
@@ -4414,7 +4589,7 @@ type ListInvitationsResponse struct {
 
 func (x *ListInvitationsResponse) Reset() {
 	*x = ListInvitationsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[80]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4426,7 +4601,7 @@ func (x *ListInvitationsResponse) String() string {
 func (*ListInvitationsResponse) ProtoMessage() {}
 
 func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[80]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4439,7 +4614,7 @@ func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{80}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListInvitationsResponse) GetInvitations() []*Invitation {
@@ -4468,7 +4643,7 @@ type CreateInvitationRequest struct {
 
 func (x *CreateInvitationRequest) Reset() {
 	*x = CreateInvitationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[81]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4480,7 +4655,7 @@ func (x *CreateInvitationRequest) String() string {
 func (*CreateInvitationRequest) ProtoMessage() {}
 
 func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[81]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4493,7 +4668,7 @@ func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInvitationRequest.ProtoReflect.Descriptor instead.
 func (*CreateInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{81}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *CreateInvitationRequest) GetWorkspace() string {
@@ -4544,7 +4719,7 @@ type CreateInvitationResponse struct {
 
 func (x *CreateInvitationResponse) Reset() {
 	*x = CreateInvitationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[82]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4556,7 +4731,7 @@ func (x *CreateInvitationResponse) String() string {
 func (*CreateInvitationResponse) ProtoMessage() {}
 
 func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[82]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4569,7 +4744,7 @@ func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInvitationResponse.ProtoReflect.Descriptor instead.
 func (*CreateInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{82}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *CreateInvitationResponse) GetInvitation() *Invitation {
@@ -4599,7 +4774,7 @@ type DeleteInvitationRequest struct {
 
 func (x *DeleteInvitationRequest) Reset() {
 	*x = DeleteInvitationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[83]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4611,7 +4786,7 @@ func (x *DeleteInvitationRequest) String() string {
 func (*DeleteInvitationRequest) ProtoMessage() {}
 
 func (x *DeleteInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[83]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4624,7 +4799,7 @@ func (x *DeleteInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInvitationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{83}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *DeleteInvitationRequest) GetWorkspace() string {
@@ -4650,7 +4825,7 @@ type DeleteInvitationResponse struct {
 
 func (x *DeleteInvitationResponse) Reset() {
 	*x = DeleteInvitationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[84]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4662,7 +4837,7 @@ func (x *DeleteInvitationResponse) String() string {
 func (*DeleteInvitationResponse) ProtoMessage() {}
 
 func (x *DeleteInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[84]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4675,14 +4850,14 @@ func (x *DeleteInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInvitationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{84}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{88}
 }
 
 var File_devpilot_gateway_v1_gateway_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\n" +
-	")devpilot/gateway/v1/gateway_service.proto\x12\x13devpilot.gateway.v1\x1a\"devpilot/auth/v1/integration.proto\x1a!devpilot/gateway/v1/account.proto\x1a&devpilot/gateway/v1/notification.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	")devpilot/gateway/v1/gateway_service.proto\x12\x13devpilot.gateway.v1\x1a\"devpilot/auth/v1/integration.proto\x1a!devpilot/gateway/v1/account.proto\x1a devpilot/gateway/v1/doctor.proto\x1a&devpilot/gateway/v1/notification.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
 	"\fGetMeRequest\"8\n" +
 	"\rGetMeResponse\x12'\n" +
 	"\x02me\x18\x01 \x01(\v2\x17.devpilot.gateway.v1.MeR\x02me\"1\n" +
@@ -4907,7 +5082,15 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x0fGetProofRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"L\n" +
 	"\x10GetProofResponse\x128\n" +
-	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report\"\x15\n" +
+	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report\"1\n" +
+	"\x10RunDoctorRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\"N\n" +
+	"\x11RunDoctorResponse\x129\n" +
+	"\x06report\x18\x01 \x01(\v2!.devpilot.gateway.v1.DoctorReportR\x06report\"\x18\n" +
+	"\x16GetDoctorReportRequest\"T\n" +
+	"\x17GetDoctorReportResponse\x129\n" +
+	"\x06report\x18\x01 \x01(\v2!.devpilot.gateway.v1.DoctorReportR\x06report\"\x15\n" +
 	"\x13ListSessionsRequest\"W\n" +
 	"\x14ListSessionsResponse\x12?\n" +
 	"\bsessions\x18\x01 \x03(\v2#.devpilot.gateway.v1.BrowserSessionR\bsessions\"2\n" +
@@ -4967,7 +5150,7 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\n" +
 	"invitation\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
 	"invitation\"\x1a\n" +
-	"\x18DeleteInvitationResponse2\xff6\n" +
+	"\x18DeleteInvitationResponse2\x8c9\n" +
 	"\x0eGatewayService\x12e\n" +
 	"\x05GetMe\x12!.devpilot.gateway.v1.GetMeRequest\x1a\".devpilot.gateway.v1.GetMeResponse\"\x15\x82\xd3\xe4\x93\x02\fb\x02me\x12\x06/v1/me\x90\x02\x01\x12\x82\x01\n" +
 	"\rCreateSession\x12).devpilot.gateway.v1.CreateSessionRequest\x1a*.devpilot.gateway.v1.CreateSessionResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x02me\"\v/v1/session\x12~\n" +
@@ -4982,7 +5165,10 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x15DisconnectIntegration\x121.devpilot.gateway.v1.DisconnectIntegrationRequest\x1a2.devpilot.gateway.v1.DisconnectIntegrationResponse\"<\x82\xd3\xe4\x93\x023*1/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x02\x12\xbb\x01\n" +
 	"\x10ProveIntegration\x12,.devpilot.gateway.v1.ProveIntegrationRequest\x1a-.devpilot.gateway.v1.ProveIntegrationResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket:prove\x90\x02\x01\x12\xa3\x01\n" +
 	"\bRunProof\x12$.devpilot.gateway.v1.RunProofRequest\x1a%.devpilot.gateway.v1.RunProofResponse\"J\x82\xd3\xe4\x93\x02D:\x01*b\x06report\"7/v1/workspaces/{workspace}/integrations/bitbucket:prove\x12\xa3\x01\n" +
-	"\bGetProof\x12$.devpilot.gateway.v1.GetProofRequest\x1a%.devpilot.gateway.v1.GetProofResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket/proof\x90\x02\x01\x12|\n" +
+	"\bGetProof\x12$.devpilot.gateway.v1.GetProofRequest\x1a%.devpilot.gateway.v1.GetProofResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket/proof\x90\x02\x01\x12}\n" +
+	"\tRunDoctor\x12%.devpilot.gateway.v1.RunDoctorRequest\x1a&.devpilot.gateway.v1.RunDoctorResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*b\x06report\"\x0e/v1/doctor:run\x12\x8b\x01\n" +
+	"\x0fGetDoctorReport\x12+.devpilot.gateway.v1.GetDoctorReportRequest\x1a,.devpilot.gateway.v1.GetDoctorReportResponse\"\x1d\x82\xd3\xe4\x93\x02\x14b\x06report\x12\n" +
+	"/v1/doctor\x90\x02\x01\x12|\n" +
 	"\fListSessions\x12(.devpilot.gateway.v1.ListSessionsRequest\x1a).devpilot.gateway.v1.ListSessionsResponse\"\x17\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessions\x90\x02\x01\x12\x80\x01\n" +
 	"\n" +
 	"EndSession\x12&.devpilot.gateway.v1.EndSessionRequest\x1a'.devpilot.gateway.v1.EndSessionResponse\"!\x82\xd3\xe4\x93\x02\x18*\x16/v1/sessions/{session}\x90\x02\x02\x12\x8f\x01\n" +
@@ -5026,7 +5212,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
+var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
 var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*GetMeRequest)(nil),                     // 0: devpilot.gateway.v1.GetMeRequest
 	(*GetMeResponse)(nil),                    // 1: devpilot.gateway.v1.GetMeResponse
@@ -5093,191 +5279,202 @@ var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*RunProofResponse)(nil),                 // 62: devpilot.gateway.v1.RunProofResponse
 	(*GetProofRequest)(nil),                  // 63: devpilot.gateway.v1.GetProofRequest
 	(*GetProofResponse)(nil),                 // 64: devpilot.gateway.v1.GetProofResponse
-	(*ListSessionsRequest)(nil),              // 65: devpilot.gateway.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),             // 66: devpilot.gateway.v1.ListSessionsResponse
-	(*EndSessionRequest)(nil),                // 67: devpilot.gateway.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),               // 68: devpilot.gateway.v1.EndSessionResponse
-	(*ListMembersRequest)(nil),               // 69: devpilot.gateway.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),              // 70: devpilot.gateway.v1.ListMembersResponse
-	(*SetMemberRoleRequest)(nil),             // 71: devpilot.gateway.v1.SetMemberRoleRequest
-	(*SetMemberRoleResponse)(nil),            // 72: devpilot.gateway.v1.SetMemberRoleResponse
-	(*RemoveMemberRequest)(nil),              // 73: devpilot.gateway.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),             // 74: devpilot.gateway.v1.RemoveMemberResponse
-	(*ListMemberSessionsRequest)(nil),        // 75: devpilot.gateway.v1.ListMemberSessionsRequest
-	(*ListMemberSessionsResponse)(nil),       // 76: devpilot.gateway.v1.ListMemberSessionsResponse
-	(*EndMemberSessionRequest)(nil),          // 77: devpilot.gateway.v1.EndMemberSessionRequest
-	(*EndMemberSessionResponse)(nil),         // 78: devpilot.gateway.v1.EndMemberSessionResponse
-	(*ListInvitationsRequest)(nil),           // 79: devpilot.gateway.v1.ListInvitationsRequest
-	(*ListInvitationsResponse)(nil),          // 80: devpilot.gateway.v1.ListInvitationsResponse
-	(*CreateInvitationRequest)(nil),          // 81: devpilot.gateway.v1.CreateInvitationRequest
-	(*CreateInvitationResponse)(nil),         // 82: devpilot.gateway.v1.CreateInvitationResponse
-	(*DeleteInvitationRequest)(nil),          // 83: devpilot.gateway.v1.DeleteInvitationRequest
-	(*DeleteInvitationResponse)(nil),         // 84: devpilot.gateway.v1.DeleteInvitationResponse
-	(*Me)(nil),                               // 85: devpilot.gateway.v1.Me
-	(*timestamppb.Timestamp)(nil),            // 86: google.protobuf.Timestamp
-	(*Workspace)(nil),                        // 87: devpilot.gateway.v1.Workspace
-	(*DeletionPreview)(nil),                  // 88: devpilot.gateway.v1.DeletionPreview
-	(*fieldmaskpb.FieldMask)(nil),            // 89: google.protobuf.FieldMask
-	(*v1.Integration)(nil),                   // 90: devpilot.auth.v1.Integration
-	(*v11.Webhook)(nil),                      // 91: devpilot.webhook.v1.Webhook
-	(*ApiKey)(nil),                           // 92: devpilot.gateway.v1.ApiKey
-	(Role_Name)(0),                           // 93: devpilot.gateway.v1.Role.Name
-	(ApiKey_Scope)(0),                        // 94: devpilot.gateway.v1.ApiKey.Scope
-	(LoginRequest_State)(0),                  // 95: devpilot.gateway.v1.LoginRequest.State
-	(*LoginRequest)(nil),                     // 96: devpilot.gateway.v1.LoginRequest
-	(*ActivityRecord)(nil),                   // 97: devpilot.gateway.v1.ActivityRecord
-	(*NotificationTarget)(nil),               // 98: devpilot.gateway.v1.NotificationTarget
-	(*NotificationAttempt)(nil),              // 99: devpilot.gateway.v1.NotificationAttempt
-	(*Info)(nil),                             // 100: devpilot.gateway.v1.Info
-	(*ProofReport)(nil),                      // 101: devpilot.gateway.v1.ProofReport
-	(*BrowserSession)(nil),                   // 102: devpilot.gateway.v1.BrowserSession
-	(*Member)(nil),                           // 103: devpilot.gateway.v1.Member
-	(*Invitation)(nil),                       // 104: devpilot.gateway.v1.Invitation
+	(*RunDoctorRequest)(nil),                 // 65: devpilot.gateway.v1.RunDoctorRequest
+	(*RunDoctorResponse)(nil),                // 66: devpilot.gateway.v1.RunDoctorResponse
+	(*GetDoctorReportRequest)(nil),           // 67: devpilot.gateway.v1.GetDoctorReportRequest
+	(*GetDoctorReportResponse)(nil),          // 68: devpilot.gateway.v1.GetDoctorReportResponse
+	(*ListSessionsRequest)(nil),              // 69: devpilot.gateway.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),             // 70: devpilot.gateway.v1.ListSessionsResponse
+	(*EndSessionRequest)(nil),                // 71: devpilot.gateway.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),               // 72: devpilot.gateway.v1.EndSessionResponse
+	(*ListMembersRequest)(nil),               // 73: devpilot.gateway.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),              // 74: devpilot.gateway.v1.ListMembersResponse
+	(*SetMemberRoleRequest)(nil),             // 75: devpilot.gateway.v1.SetMemberRoleRequest
+	(*SetMemberRoleResponse)(nil),            // 76: devpilot.gateway.v1.SetMemberRoleResponse
+	(*RemoveMemberRequest)(nil),              // 77: devpilot.gateway.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),             // 78: devpilot.gateway.v1.RemoveMemberResponse
+	(*ListMemberSessionsRequest)(nil),        // 79: devpilot.gateway.v1.ListMemberSessionsRequest
+	(*ListMemberSessionsResponse)(nil),       // 80: devpilot.gateway.v1.ListMemberSessionsResponse
+	(*EndMemberSessionRequest)(nil),          // 81: devpilot.gateway.v1.EndMemberSessionRequest
+	(*EndMemberSessionResponse)(nil),         // 82: devpilot.gateway.v1.EndMemberSessionResponse
+	(*ListInvitationsRequest)(nil),           // 83: devpilot.gateway.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil),          // 84: devpilot.gateway.v1.ListInvitationsResponse
+	(*CreateInvitationRequest)(nil),          // 85: devpilot.gateway.v1.CreateInvitationRequest
+	(*CreateInvitationResponse)(nil),         // 86: devpilot.gateway.v1.CreateInvitationResponse
+	(*DeleteInvitationRequest)(nil),          // 87: devpilot.gateway.v1.DeleteInvitationRequest
+	(*DeleteInvitationResponse)(nil),         // 88: devpilot.gateway.v1.DeleteInvitationResponse
+	(*Me)(nil),                               // 89: devpilot.gateway.v1.Me
+	(*timestamppb.Timestamp)(nil),            // 90: google.protobuf.Timestamp
+	(*Workspace)(nil),                        // 91: devpilot.gateway.v1.Workspace
+	(*DeletionPreview)(nil),                  // 92: devpilot.gateway.v1.DeletionPreview
+	(*fieldmaskpb.FieldMask)(nil),            // 93: google.protobuf.FieldMask
+	(*v1.Integration)(nil),                   // 94: devpilot.auth.v1.Integration
+	(*v11.Webhook)(nil),                      // 95: devpilot.webhook.v1.Webhook
+	(*ApiKey)(nil),                           // 96: devpilot.gateway.v1.ApiKey
+	(Role_Name)(0),                           // 97: devpilot.gateway.v1.Role.Name
+	(ApiKey_Scope)(0),                        // 98: devpilot.gateway.v1.ApiKey.Scope
+	(LoginRequest_State)(0),                  // 99: devpilot.gateway.v1.LoginRequest.State
+	(*LoginRequest)(nil),                     // 100: devpilot.gateway.v1.LoginRequest
+	(*ActivityRecord)(nil),                   // 101: devpilot.gateway.v1.ActivityRecord
+	(*NotificationTarget)(nil),               // 102: devpilot.gateway.v1.NotificationTarget
+	(*NotificationAttempt)(nil),              // 103: devpilot.gateway.v1.NotificationAttempt
+	(*Info)(nil),                             // 104: devpilot.gateway.v1.Info
+	(*ProofReport)(nil),                      // 105: devpilot.gateway.v1.ProofReport
+	(*DoctorReport)(nil),                     // 106: devpilot.gateway.v1.DoctorReport
+	(*BrowserSession)(nil),                   // 107: devpilot.gateway.v1.BrowserSession
+	(*Member)(nil),                           // 108: devpilot.gateway.v1.Member
+	(*Invitation)(nil),                       // 109: devpilot.gateway.v1.Invitation
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	85,  // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
-	85,  // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
-	86,  // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	87,  // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	87,  // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	88,  // 5: devpilot.gateway.v1.PreviewDeletionResponse.preview:type_name -> devpilot.gateway.v1.DeletionPreview
-	87,  // 6: devpilot.gateway.v1.DeleteWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	87,  // 7: devpilot.gateway.v1.UpdateWorkspaceRequest.change:type_name -> devpilot.gateway.v1.Workspace
-	89,  // 8: devpilot.gateway.v1.UpdateWorkspaceRequest.update_mask:type_name -> google.protobuf.FieldMask
-	87,  // 9: devpilot.gateway.v1.UpdateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	87,  // 10: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	90,  // 11: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	91,  // 12: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
+	89,  // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
+	89,  // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
+	90,  // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	91,  // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	91,  // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	92,  // 5: devpilot.gateway.v1.PreviewDeletionResponse.preview:type_name -> devpilot.gateway.v1.DeletionPreview
+	91,  // 6: devpilot.gateway.v1.DeleteWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	91,  // 7: devpilot.gateway.v1.UpdateWorkspaceRequest.change:type_name -> devpilot.gateway.v1.Workspace
+	93,  // 8: devpilot.gateway.v1.UpdateWorkspaceRequest.update_mask:type_name -> google.protobuf.FieldMask
+	91,  // 9: devpilot.gateway.v1.UpdateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	91,  // 10: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	94,  // 11: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	95,  // 12: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
 	22,  // 13: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
-	92,  // 14: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
-	93,  // 15: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	86,  // 16: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	94,  // 17: devpilot.gateway.v1.CreateApiKeyRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
-	92,  // 18: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	86,  // 19: devpilot.gateway.v1.CreateLoginRequestResponse.expire_time:type_name -> google.protobuf.Timestamp
-	95,  // 20: devpilot.gateway.v1.RedeemLoginRequestResponse.state:type_name -> devpilot.gateway.v1.LoginRequest.State
-	92,  // 21: devpilot.gateway.v1.RedeemLoginRequestResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	96,  // 22: devpilot.gateway.v1.GetLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
-	94,  // 23: devpilot.gateway.v1.ApproveLoginRequestRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
-	86,  // 24: devpilot.gateway.v1.ApproveLoginRequestRequest.expire_time:type_name -> google.protobuf.Timestamp
-	96,  // 25: devpilot.gateway.v1.ApproveLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
-	96,  // 26: devpilot.gateway.v1.DenyLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
-	86,  // 27: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
-	86,  // 28: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
-	97,  // 29: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	98,  // 30: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
-	98,  // 31: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	98,  // 32: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	98,  // 33: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	98,  // 34: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	89,  // 35: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	98,  // 36: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	99,  // 37: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
-	98,  // 38: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	99,  // 39: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
-	100, // 40: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	101, // 41: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	101, // 42: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	101, // 43: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	102, // 44: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
-	103, // 45: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
-	93,  // 46: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	103, // 47: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
-	103, // 48: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
-	102, // 49: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
-	103, // 50: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
-	104, // 51: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
-	93,  // 52: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	104, // 53: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
-	0,   // 54: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,   // 55: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,   // 56: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,   // 57: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
-	8,   // 58: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	10,  // 59: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	18,  // 60: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	16,  // 61: devpilot.gateway.v1.GatewayService.UpdateWorkspace:input_type -> devpilot.gateway.v1.UpdateWorkspaceRequest
-	12,  // 62: devpilot.gateway.v1.GatewayService.PreviewDeletion:input_type -> devpilot.gateway.v1.PreviewDeletionRequest
-	14,  // 63: devpilot.gateway.v1.GatewayService.DeleteWorkspace:input_type -> devpilot.gateway.v1.DeleteWorkspaceRequest
-	20,  // 64: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	59,  // 65: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
-	61,  // 66: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
-	63,  // 67: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
-	65,  // 68: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
-	67,  // 69: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
-	69,  // 70: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
-	71,  // 71: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
-	73,  // 72: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
-	75,  // 73: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
-	77,  // 74: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
-	79,  // 75: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
-	81,  // 76: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
-	83,  // 77: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
-	23,  // 78: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	25,  // 79: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	27,  // 80: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	29,  // 81: devpilot.gateway.v1.GatewayService.CreateLoginRequest:input_type -> devpilot.gateway.v1.CreateLoginRequestRequest
-	31,  // 82: devpilot.gateway.v1.GatewayService.RedeemLoginRequest:input_type -> devpilot.gateway.v1.RedeemLoginRequestRequest
-	33,  // 83: devpilot.gateway.v1.GatewayService.GetLoginRequest:input_type -> devpilot.gateway.v1.GetLoginRequestRequest
-	35,  // 84: devpilot.gateway.v1.GatewayService.ApproveLoginRequest:input_type -> devpilot.gateway.v1.ApproveLoginRequestRequest
-	37,  // 85: devpilot.gateway.v1.GatewayService.DenyLoginRequest:input_type -> devpilot.gateway.v1.DenyLoginRequestRequest
-	39,  // 86: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	41,  // 87: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
-	43,  // 88: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
-	45,  // 89: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
-	47,  // 90: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
-	49,  // 91: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
-	51,  // 92: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
-	53,  // 93: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
-	55,  // 94: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
-	57,  // 95: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,   // 96: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,   // 97: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,   // 98: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,   // 99: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
-	9,   // 100: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	11,  // 101: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	19,  // 102: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	17,  // 103: devpilot.gateway.v1.GatewayService.UpdateWorkspace:output_type -> devpilot.gateway.v1.UpdateWorkspaceResponse
-	13,  // 104: devpilot.gateway.v1.GatewayService.PreviewDeletion:output_type -> devpilot.gateway.v1.PreviewDeletionResponse
-	15,  // 105: devpilot.gateway.v1.GatewayService.DeleteWorkspace:output_type -> devpilot.gateway.v1.DeleteWorkspaceResponse
-	21,  // 106: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	60,  // 107: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
-	62,  // 108: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
-	64,  // 109: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
-	66,  // 110: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
-	68,  // 111: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
-	70,  // 112: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
-	72,  // 113: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
-	74,  // 114: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
-	76,  // 115: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
-	78,  // 116: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
-	80,  // 117: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
-	82,  // 118: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
-	84,  // 119: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
-	24,  // 120: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	26,  // 121: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	28,  // 122: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	30,  // 123: devpilot.gateway.v1.GatewayService.CreateLoginRequest:output_type -> devpilot.gateway.v1.CreateLoginRequestResponse
-	32,  // 124: devpilot.gateway.v1.GatewayService.RedeemLoginRequest:output_type -> devpilot.gateway.v1.RedeemLoginRequestResponse
-	34,  // 125: devpilot.gateway.v1.GatewayService.GetLoginRequest:output_type -> devpilot.gateway.v1.GetLoginRequestResponse
-	36,  // 126: devpilot.gateway.v1.GatewayService.ApproveLoginRequest:output_type -> devpilot.gateway.v1.ApproveLoginRequestResponse
-	38,  // 127: devpilot.gateway.v1.GatewayService.DenyLoginRequest:output_type -> devpilot.gateway.v1.DenyLoginRequestResponse
-	40,  // 128: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	42,  // 129: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
-	44,  // 130: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
-	46,  // 131: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
-	48,  // 132: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
-	50,  // 133: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
-	52,  // 134: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
-	54,  // 135: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
-	56,  // 136: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
-	58,  // 137: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	96,  // [96:138] is the sub-list for method output_type
-	54,  // [54:96] is the sub-list for method input_type
-	54,  // [54:54] is the sub-list for extension type_name
-	54,  // [54:54] is the sub-list for extension extendee
-	0,   // [0:54] is the sub-list for field type_name
+	96,  // 14: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
+	97,  // 15: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	90,  // 16: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	98,  // 17: devpilot.gateway.v1.CreateApiKeyRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
+	96,  // 18: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	90,  // 19: devpilot.gateway.v1.CreateLoginRequestResponse.expire_time:type_name -> google.protobuf.Timestamp
+	99,  // 20: devpilot.gateway.v1.RedeemLoginRequestResponse.state:type_name -> devpilot.gateway.v1.LoginRequest.State
+	96,  // 21: devpilot.gateway.v1.RedeemLoginRequestResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	100, // 22: devpilot.gateway.v1.GetLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
+	98,  // 23: devpilot.gateway.v1.ApproveLoginRequestRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
+	90,  // 24: devpilot.gateway.v1.ApproveLoginRequestRequest.expire_time:type_name -> google.protobuf.Timestamp
+	100, // 25: devpilot.gateway.v1.ApproveLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
+	100, // 26: devpilot.gateway.v1.DenyLoginRequestResponse.login_request:type_name -> devpilot.gateway.v1.LoginRequest
+	90,  // 27: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
+	90,  // 28: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
+	101, // 29: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	102, // 30: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
+	102, // 31: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	102, // 32: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	102, // 33: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	102, // 34: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	93,  // 35: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	102, // 36: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	103, // 37: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
+	102, // 38: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	103, // 39: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
+	104, // 40: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	105, // 41: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	105, // 42: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	105, // 43: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	106, // 44: devpilot.gateway.v1.RunDoctorResponse.report:type_name -> devpilot.gateway.v1.DoctorReport
+	106, // 45: devpilot.gateway.v1.GetDoctorReportResponse.report:type_name -> devpilot.gateway.v1.DoctorReport
+	107, // 46: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	108, // 47: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
+	97,  // 48: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	108, // 49: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
+	108, // 50: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
+	107, // 51: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	108, // 52: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
+	109, // 53: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
+	97,  // 54: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	109, // 55: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
+	0,   // 56: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,   // 57: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,   // 58: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,   // 59: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,   // 60: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10,  // 61: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	18,  // 62: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	16,  // 63: devpilot.gateway.v1.GatewayService.UpdateWorkspace:input_type -> devpilot.gateway.v1.UpdateWorkspaceRequest
+	12,  // 64: devpilot.gateway.v1.GatewayService.PreviewDeletion:input_type -> devpilot.gateway.v1.PreviewDeletionRequest
+	14,  // 65: devpilot.gateway.v1.GatewayService.DeleteWorkspace:input_type -> devpilot.gateway.v1.DeleteWorkspaceRequest
+	20,  // 66: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	59,  // 67: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
+	61,  // 68: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
+	63,  // 69: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
+	65,  // 70: devpilot.gateway.v1.GatewayService.RunDoctor:input_type -> devpilot.gateway.v1.RunDoctorRequest
+	67,  // 71: devpilot.gateway.v1.GatewayService.GetDoctorReport:input_type -> devpilot.gateway.v1.GetDoctorReportRequest
+	69,  // 72: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
+	71,  // 73: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
+	73,  // 74: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
+	75,  // 75: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
+	77,  // 76: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
+	79,  // 77: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
+	81,  // 78: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
+	83,  // 79: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
+	85,  // 80: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
+	87,  // 81: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
+	23,  // 82: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	25,  // 83: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	27,  // 84: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	29,  // 85: devpilot.gateway.v1.GatewayService.CreateLoginRequest:input_type -> devpilot.gateway.v1.CreateLoginRequestRequest
+	31,  // 86: devpilot.gateway.v1.GatewayService.RedeemLoginRequest:input_type -> devpilot.gateway.v1.RedeemLoginRequestRequest
+	33,  // 87: devpilot.gateway.v1.GatewayService.GetLoginRequest:input_type -> devpilot.gateway.v1.GetLoginRequestRequest
+	35,  // 88: devpilot.gateway.v1.GatewayService.ApproveLoginRequest:input_type -> devpilot.gateway.v1.ApproveLoginRequestRequest
+	37,  // 89: devpilot.gateway.v1.GatewayService.DenyLoginRequest:input_type -> devpilot.gateway.v1.DenyLoginRequestRequest
+	39,  // 90: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	41,  // 91: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
+	43,  // 92: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
+	45,  // 93: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
+	47,  // 94: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
+	49,  // 95: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
+	51,  // 96: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
+	53,  // 97: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
+	55,  // 98: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
+	57,  // 99: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,   // 100: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,   // 101: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,   // 102: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,   // 103: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,   // 104: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11,  // 105: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	19,  // 106: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	17,  // 107: devpilot.gateway.v1.GatewayService.UpdateWorkspace:output_type -> devpilot.gateway.v1.UpdateWorkspaceResponse
+	13,  // 108: devpilot.gateway.v1.GatewayService.PreviewDeletion:output_type -> devpilot.gateway.v1.PreviewDeletionResponse
+	15,  // 109: devpilot.gateway.v1.GatewayService.DeleteWorkspace:output_type -> devpilot.gateway.v1.DeleteWorkspaceResponse
+	21,  // 110: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	60,  // 111: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
+	62,  // 112: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
+	64,  // 113: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
+	66,  // 114: devpilot.gateway.v1.GatewayService.RunDoctor:output_type -> devpilot.gateway.v1.RunDoctorResponse
+	68,  // 115: devpilot.gateway.v1.GatewayService.GetDoctorReport:output_type -> devpilot.gateway.v1.GetDoctorReportResponse
+	70,  // 116: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
+	72,  // 117: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
+	74,  // 118: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
+	76,  // 119: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
+	78,  // 120: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
+	80,  // 121: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
+	82,  // 122: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
+	84,  // 123: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
+	86,  // 124: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
+	88,  // 125: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
+	24,  // 126: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	26,  // 127: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	28,  // 128: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	30,  // 129: devpilot.gateway.v1.GatewayService.CreateLoginRequest:output_type -> devpilot.gateway.v1.CreateLoginRequestResponse
+	32,  // 130: devpilot.gateway.v1.GatewayService.RedeemLoginRequest:output_type -> devpilot.gateway.v1.RedeemLoginRequestResponse
+	34,  // 131: devpilot.gateway.v1.GatewayService.GetLoginRequest:output_type -> devpilot.gateway.v1.GetLoginRequestResponse
+	36,  // 132: devpilot.gateway.v1.GatewayService.ApproveLoginRequest:output_type -> devpilot.gateway.v1.ApproveLoginRequestResponse
+	38,  // 133: devpilot.gateway.v1.GatewayService.DenyLoginRequest:output_type -> devpilot.gateway.v1.DenyLoginRequestResponse
+	40,  // 134: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	42,  // 135: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
+	44,  // 136: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
+	46,  // 137: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
+	48,  // 138: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
+	50,  // 139: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
+	52,  // 140: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
+	54,  // 141: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
+	56,  // 142: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
+	58,  // 143: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	100, // [100:144] is the sub-list for method output_type
+	56,  // [56:100] is the sub-list for method input_type
+	56,  // [56:56] is the sub-list for extension type_name
+	56,  // [56:56] is the sub-list for extension extendee
+	0,   // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }
@@ -5286,6 +5483,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 		return
 	}
 	file_devpilot_gateway_v1_account_proto_init()
+	file_devpilot_gateway_v1_doctor_proto_init()
 	file_devpilot_gateway_v1_notification_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5293,7 +5491,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_gateway_service_proto_rawDesc), len(file_devpilot_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   85,
+			NumMessages:   89,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

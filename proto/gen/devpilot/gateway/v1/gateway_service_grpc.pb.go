@@ -33,6 +33,8 @@ const (
 	GatewayService_ProveIntegration_FullMethodName         = "/devpilot.gateway.v1.GatewayService/ProveIntegration"
 	GatewayService_RunProof_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/RunProof"
 	GatewayService_GetProof_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/GetProof"
+	GatewayService_RunDoctor_FullMethodName                = "/devpilot.gateway.v1.GatewayService/RunDoctor"
+	GatewayService_GetDoctorReport_FullMethodName          = "/devpilot.gateway.v1.GatewayService/GetDoctorReport"
 	GatewayService_ListSessions_FullMethodName             = "/devpilot.gateway.v1.GatewayService/ListSessions"
 	GatewayService_EndSession_FullMethodName               = "/devpilot.gateway.v1.GatewayService/EndSession"
 	GatewayService_ListMembers_FullMethodName              = "/devpilot.gateway.v1.GatewayService/ListMembers"
@@ -116,6 +118,13 @@ type GatewayServiceClient interface {
 	// Gets the workspace's newest proof, also while its checks run. Idempotent. Reasons: NOT_FOUND where nothing was
 	// proved yet, STORAGE_UNAVAILABLE.
 	GetProof(ctx context.Context, in *GetProofRequest, opts ...grpc.CallOption) (*GetProofResponse, error)
+	// Asks every service how the installation is: its stores, keys, programs, and what is seen from outside. Takes up to 20 s.
+	// One run at a time for an installation: while one is under way, and for ten seconds after it, its report is answered
+	// again. Operators only. Reasons: PERMISSION_DENIED, STORAGE_UNAVAILABLE.
+	RunDoctor(ctx context.Context, in *RunDoctorRequest, opts ...grpc.CallOption) (*RunDoctorResponse, error)
+	// Gets the doctor's newest report, also while services are being asked; one without checks before the first run. Operators
+	// only. Idempotent. Reasons: PERMISSION_DENIED, STORAGE_UNAVAILABLE.
+	GetDoctorReport(ctx context.Context, in *GetDoctorReportRequest, opts ...grpc.CallOption) (*GetDoctorReportResponse, error)
 	// Lists the caller's browser sessions, oldest first: at most twenty. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
 	// Ends one of the caller's browser sessions, at once. Idempotent. Reasons: SESSION_NOT_FOUND,
@@ -357,6 +366,26 @@ func (c *gatewayServiceClient) GetProof(ctx context.Context, in *GetProofRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetProofResponse)
 	err := c.cc.Invoke(ctx, GatewayService_GetProof_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) RunDoctor(ctx context.Context, in *RunDoctorRequest, opts ...grpc.CallOption) (*RunDoctorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RunDoctorResponse)
+	err := c.cc.Invoke(ctx, GatewayService_RunDoctor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) GetDoctorReport(ctx context.Context, in *GetDoctorReportRequest, opts ...grpc.CallOption) (*GetDoctorReportResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetDoctorReportResponse)
+	err := c.cc.Invoke(ctx, GatewayService_GetDoctorReport_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -696,6 +725,13 @@ type GatewayServiceServer interface {
 	// Gets the workspace's newest proof, also while its checks run. Idempotent. Reasons: NOT_FOUND where nothing was
 	// proved yet, STORAGE_UNAVAILABLE.
 	GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error)
+	// Asks every service how the installation is: its stores, keys, programs, and what is seen from outside. Takes up to 20 s.
+	// One run at a time for an installation: while one is under way, and for ten seconds after it, its report is answered
+	// again. Operators only. Reasons: PERMISSION_DENIED, STORAGE_UNAVAILABLE.
+	RunDoctor(context.Context, *RunDoctorRequest) (*RunDoctorResponse, error)
+	// Gets the doctor's newest report, also while services are being asked; one without checks before the first run. Operators
+	// only. Idempotent. Reasons: PERMISSION_DENIED, STORAGE_UNAVAILABLE.
+	GetDoctorReport(context.Context, *GetDoctorReportRequest) (*GetDoctorReportResponse, error)
 	// Lists the caller's browser sessions, oldest first: at most twenty. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// Ends one of the caller's browser sessions, at once. Idempotent. Reasons: SESSION_NOT_FOUND,
@@ -844,6 +880,12 @@ func (UnimplementedGatewayServiceServer) RunProof(context.Context, *RunProofRequ
 }
 func (UnimplementedGatewayServiceServer) GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetProof not implemented")
+}
+func (UnimplementedGatewayServiceServer) RunDoctor(context.Context, *RunDoctorRequest) (*RunDoctorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RunDoctor not implemented")
+}
+func (UnimplementedGatewayServiceServer) GetDoctorReport(context.Context, *GetDoctorReportRequest) (*GetDoctorReportResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetDoctorReport not implemented")
 }
 func (UnimplementedGatewayServiceServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
@@ -1198,6 +1240,42 @@ func _GatewayService_GetProof_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GatewayServiceServer).GetProof(ctx, req.(*GetProofRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_RunDoctor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RunDoctorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).RunDoctor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_RunDoctor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).RunDoctor(ctx, req.(*RunDoctorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_GetDoctorReport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDoctorReportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).GetDoctorReport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_GetDoctorReport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).GetDoctorReport(ctx, req.(*GetDoctorReportRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1768,6 +1846,14 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetProof",
 			Handler:    _GatewayService_GetProof_Handler,
+		},
+		{
+			MethodName: "RunDoctor",
+			Handler:    _GatewayService_RunDoctor_Handler,
+		},
+		{
+			MethodName: "GetDoctorReport",
+			Handler:    _GatewayService_GetDoctorReport_Handler,
 		},
 		{
 			MethodName: "ListSessions",

@@ -3,6 +3,7 @@ package streams
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"devpilot.io/bitbucket/pkg/stream"
 )
@@ -64,6 +65,12 @@ func ParseDecideSubject(subject string) (server, workspace, app string, err erro
 // CheckSubject is devpilot.check.v1.<server>: a worker of the server is asked, outside all streams, what
 // would come of a push.
 func CheckSubject(server string) (string, error) { return stream.Subject(checkPrefix, server) }
+
+// ExamineSubject is devpilot.check.v1.<server>.<worker>: one worker is asked, outside all streams, how its machine is. The
+// dots that the id of a worker has from its host are no ends of tokens.
+func ExamineSubject(server, worker string) (string, error) {
+	return stream.Subject(checkPrefix, server, strings.ReplaceAll(worker, ".", "_"))
+}
 
 // LogSubject is devpilot.log.v1.<workspace>.<app>.<number>; deployments count from 1.
 func LogSubject(workspace, app string, number int32) (string, error) {

@@ -28,6 +28,13 @@ export const infoQuery = queryOptions({
   staleTime: 10 * 60_000,
 });
 
+/** How the installation was when its services were last asked, or how far they are. For its operators. */
+export const doctorQuery = queryOptions({
+  queryKey: ["doctor"],
+  queryFn: async ({ signal }) => body(await api.GET("/v1/doctor", { signal })),
+  staleTime: 0,
+});
+
 export const integrationQuery = (workspace: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "integration")],

@@ -162,6 +162,11 @@ export function Shell() {
           <NavLink to={`/w/${ws}/settings/sessions`}>
             <Icon name="sessions" /> Sessions
           </NavLink>
+          {me.data?.operator === true && (
+            <NavLink to={`/w/${ws}/settings/doctor`}>
+              <Icon name="doctor" /> Doctor
+            </NavLink>
+          )}
           <div className="sidebar-end">
             <a href="/docs/api">
               <Icon name="external" /> API reference

@@ -16,6 +16,7 @@ var bodies = map[string]object{
 	"approveLoginRequest":      {"scope": "DEPLOY"},
 	"denyLoginRequest":         {},
 	"createSignInCode":         {},
+	"runDoctor":                {},
 	"createWorkspace":          {"workspaceId": "acme-inc", "displayName": "Acme, Inc."},
 	"updateWorkspace":          {"displayName": "Acme"},
 	"createInvitation":         {"email": "olga@example.com", "role": "MEMBER"},

@@ -163,6 +163,9 @@ func describe(op object, comment string, reasons []any, route routes.Route) {
 		lines = append(lines, rest)
 	}
 	switch {
+	case route.Operator:
+		lines = append(lines, "Operators of the installation may: the local owner, and whom a rule of the identity providers makes one.")
+		op["x-role"] = "OPERATOR"
 	case route.Role > identity.RoleMember:
 		lines = append(lines, fmt.Sprintf("Needs the role %s or higher in the workspace.", strings.ToUpper(route.Role.String())))
 		op["x-role"] = strings.ToUpper(route.Role.String())

@@ -249,11 +249,14 @@ func (x *ActivityChange) GetAfter() string {
 	return ""
 }
 
-// Proof is a workspace's newest proof of its connection to Bitbucket, keyed by the workspace.
+// Proof is a workspace's newest proof of its connection to Bitbucket, keyed by the workspace, or, under a key that is no
+// workspace's, what the installation's doctor found last.
 type Proof struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The report as the API answers it, encoded: devpilot.gateway.v1.ProofReport.
-	Report        []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	// The report as the API answers it, encoded: devpilot.gateway.v1.ProofReport, or DoctorReport.
+	Report []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	// The run that wrote it; absent of a proof.
+	Run           *DoctorRun `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +298,77 @@ func (x *Proof) GetReport() []byte {
 	return nil
 }
 
+func (x *Proof) GetRun() *DoctorRun {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+// DoctorRun is a run of the installation's doctor.
+type DoctorRun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id, random: a run that was taken for dead and goes on changes nothing any more.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When it began.
+	BeginTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=begin_time,json=beginTime,proto3" json:"begin_time,omitempty"`
+	// When it ended; absent while it runs.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DoctorRun) Reset() {
+	*x = DoctorRun{}
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DoctorRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DoctorRun) ProtoMessage() {}
+
+func (x *DoctorRun) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DoctorRun.ProtoReflect.Descriptor instead.
+func (*DoctorRun) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DoctorRun) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DoctorRun) GetBeginTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeginTime
+	}
+	return nil
+}
+
+func (x *DoctorRun) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
 // ActivityCounter is the last number given in a workspace, keyed by the workspace.
 type ActivityCounter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -306,7 +380,7 @@ type ActivityCounter struct {
 
 func (x *ActivityCounter) Reset() {
 	*x = ActivityCounter{}
-	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +392,7 @@ func (x *ActivityCounter) String() string {
 func (*ActivityCounter) ProtoMessage() {}
 
 func (x *ActivityCounter) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +405,7 @@ func (x *ActivityCounter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityCounter.ProtoReflect.Descriptor instead.
 func (*ActivityCounter) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ActivityCounter) GetLast() int32 {
@@ -368,9 +442,15 @@ const file_devpilot_gateway_store_v1_activity_proto_rawDesc = "" +
 	"\x0eActivityChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"\x1f\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"W\n" +
 	"\x05Proof\x12\x16\n" +
-	"\x06report\x18\x01 \x01(\fR\x06report\"%\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report\x126\n" +
+	"\x03run\x18\x02 \x01(\v2$.devpilot.gateway.store.v1.DoctorRunR\x03run\"\x8d\x01\n" +
+	"\tDoctorRun\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x129\n" +
+	"\n" +
+	"begin_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tbeginTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"%\n" +
 	"\x0fActivityCounter\x12\x12\n" +
 	"\x04last\x18\x01 \x01(\x05R\x04lastB\xf8\x01\n" +
 	"\x1dcom.devpilot.gateway.store.v1B\rActivityProtoP\x01ZAdevpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1;storev1\xa2\x02\x03DGS\xaa\x02\x19Devpilot.Gateway.Store.V1\xca\x02\x19Devpilot\\Gateway\\Store\\V1\xe2\x02%Devpilot\\Gateway\\Store\\V1\\GPBMetadata\xea\x02\x1cDevpilot::Gateway::Store::V1b\x06proto3"
@@ -387,22 +467,26 @@ func file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_store_v1_activity_proto_rawDescData
 }
 
-var file_devpilot_gateway_store_v1_activity_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_devpilot_gateway_store_v1_activity_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_devpilot_gateway_store_v1_activity_proto_goTypes = []any{
 	(*Activity)(nil),              // 0: devpilot.gateway.store.v1.Activity
 	(*ActivityChange)(nil),        // 1: devpilot.gateway.store.v1.ActivityChange
 	(*Proof)(nil),                 // 2: devpilot.gateway.store.v1.Proof
-	(*ActivityCounter)(nil),       // 3: devpilot.gateway.store.v1.ActivityCounter
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*DoctorRun)(nil),             // 3: devpilot.gateway.store.v1.DoctorRun
+	(*ActivityCounter)(nil),       // 4: devpilot.gateway.store.v1.ActivityCounter
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_store_v1_activity_proto_depIdxs = []int32{
-	4, // 0: devpilot.gateway.store.v1.Activity.time:type_name -> google.protobuf.Timestamp
+	5, // 0: devpilot.gateway.store.v1.Activity.time:type_name -> google.protobuf.Timestamp
 	1, // 1: devpilot.gateway.store.v1.Activity.changes:type_name -> devpilot.gateway.store.v1.ActivityChange
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 2: devpilot.gateway.store.v1.Proof.run:type_name -> devpilot.gateway.store.v1.DoctorRun
+	5, // 3: devpilot.gateway.store.v1.DoctorRun.begin_time:type_name -> google.protobuf.Timestamp
+	5, // 4: devpilot.gateway.store.v1.DoctorRun.end_time:type_name -> google.protobuf.Timestamp
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_store_v1_activity_proto_init() }
@@ -416,7 +500,7 @@ func file_devpilot_gateway_store_v1_activity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_store_v1_activity_proto_rawDesc), len(file_devpilot_gateway_store_v1_activity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

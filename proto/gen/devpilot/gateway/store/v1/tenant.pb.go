@@ -369,7 +369,9 @@ type Account struct {
 	// When the provider last said so.
 	SaidTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=said_time,json=saidTime,proto3" json:"said_time,omitempty"`
 	// The living sessions, oldest first. A session that is not here any more is dead.
-	Sessions      []*ListedSession `protobuf:"bytes,11,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	Sessions []*ListedSession `protobuf:"bytes,11,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// Whether the provider's rules make the person an operator of the installation.
+	Operator      bool `protobuf:"varint,12,opt,name=operator,proto3" json:"operator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +481,13 @@ func (x *Account) GetSessions() []*ListedSession {
 		return x.Sessions
 	}
 	return nil
+}
+
+func (x *Account) GetOperator() bool {
+	if x != nil {
+		return x.Operator
+	}
+	return false
 }
 
 // ListedSession is one browser that is signed in.
@@ -1219,7 +1228,7 @@ const file_devpilot_gateway_store_v1_tenant_proto_rawDesc = "" +
 	"\x05label\x18\x03 \x01(\tR\x05label\x12\x12\n" +
 	"\x04role\x18\x04 \x01(\tR\x04role\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\x99\x03\n" +
+	"createTime\"\xb5\x03\n" +
 	"\aAccount\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1e\n" +
 	"\n" +
@@ -1234,7 +1243,8 @@ const file_devpilot_gateway_store_v1_tenant_proto_rawDesc = "" +
 	"\x0eemail_verified\x18\t \x01(\bR\remailVerified\x127\n" +
 	"\tsaid_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\bsaidTime\x12D\n" +
-	"\bsessions\x18\v \x03(\v2(.devpilot.gateway.store.v1.ListedSessionR\bsessions\"\xa1\x04\n" +
+	"\bsessions\x18\v \x03(\v2(.devpilot.gateway.store.v1.ListedSessionR\bsessions\x12\x1a\n" +
+	"\boperator\x18\f \x01(\bR\boperator\"\xa1\x04\n" +
 	"\rListedSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +

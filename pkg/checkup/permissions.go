@@ -1,4 +1,4 @@
-package doctor
+package checkup
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"devpilot.io/bitbucket/pkg/stream"
-	"devpilot.io/bitbucket/services/allinone"
 )
 
 const (
@@ -68,46 +67,31 @@ func (c *connection) measures() bool {
 
 const notMeasured = "The user of this process may not make streams to try it with. As the user operator (devpilot nats-permissions) devpilot doctor does."
 
-// permissions checks that the user may do what the program does: by what NATS says of it or, where it says nothing or there is no
+// Permissions checks that the user may do what the program does: by what NATS says of it or, where it says nothing or there is no
 // bound, on a stream that is deleted again.
-func (x *exam) permissions(ctx context.Context) Check {
-	return x.withNATS(ctx, func(context.Context) Check { return ok("Embedded: the program may do everything.") }, func(ctx context.Context, c *connection) Check {
+func (n *NATS) Permissions(ctx context.Context) Check {
+	return n.with(func(c *connection) Check {
 		if c.granted == nil {
 			return tryPermissions(ctx, c)
 		}
-		need := x.needed(stream.InstallationOf(c.js))
 		var missing []string
-		for _, subject := range need.Publish {
+		for _, subject := range n.cfg.Needs.Publish {
 			if !c.granted.Publish.permits(subject) {
 				missing = append(missing, "publish to "+subject)
 			}
 		}
-		for _, subject := range need.Subscribe {
+		for _, subject := range n.cfg.Needs.Subscribe {
 			if !c.granted.Subscribe.permits(subject) {
 				missing = append(missing, "subscribe to "+subject)
 			}
 		}
 		if len(missing) == 0 {
-			return ok("The user may do all that %s does.", x.flags.Service)
+			return Well("The user may do all that %s does.", n.cfg.Program)
 		}
 		found := "The user may not " + strings.Join(missing[:min(len(missing), shownSubjects)], ", ")
 		if more := len(missing) - shownSubjects; more > 0 {
 			found += fmt.Sprintf(" and %d more", more)
 		}
-		return failed(found+".", permissionsRemedy)
+		return Fail(found+".", permissionsRemedy)
 	})
-}
-
-// needed is what the program's user needs.
-func (x *exam) needed(name stream.Installation) stream.Permissions {
-	user := x.flags.Service
-	if user == "deployer" && len(x.flags.Roles) == 1 {
-		user += "-" + x.flags.Roles[0]
-	}
-	for _, u := range allinone.NATSUsers(name) {
-		if u.Name == user {
-			return u.Permissions
-		}
-	}
-	return stream.Permissions{}
 }

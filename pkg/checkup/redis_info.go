@@ -1,4 +1,4 @@
-package doctor
+package checkup
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 )
 
 // info are the lines of INFO of Redis, of each master where there are several; never empty without an error.
-func (x *exam) info(ctx context.Context) ([]map[string]string, error) {
-	client, err := x.flags.OpenRedis(x.flags.PlaintextFlags)
+func (r *Redis) info(ctx context.Context) ([]map[string]string, error) {
+	client, err := r.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func describe(info map[string]string) string {
 }
 
 // standing says how Redis is run, and what of it is not whole.
-func (x *exam) standing(ctx context.Context, target redisx.Target, servers []map[string]string) (what, trouble string) {
+func (r *Redis) standing(ctx context.Context, target redisx.Target, servers []map[string]string) (what, trouble string) {
 	replicas := 0
 	for _, info := range servers {
 		n, _ := strconv.Atoi(info["connected_slaves"]) // none where it is not told
@@ -69,10 +69,10 @@ func (x *exam) standing(ctx context.Context, target redisx.Target, servers []map
 	}
 	switch target.Mode {
 	case redisx.ModeSentinel:
-		return x.sentinels(ctx, target, servers[0], replicas)
+		return r.sentinels(ctx, target, servers[0], replicas)
 	case redisx.ModeCluster:
 		what = fmt.Sprintf("Redis %s, a cluster of %d masters and %d replicas", servers[0]["redis_version"], len(servers), replicas)
-		client, err := x.flags.OpenRedis(x.flags.PlaintextFlags)
+		client, err := r.Open()
 		if err != nil {
 			return what, err.Error() + "."
 		}
@@ -84,30 +84,56 @@ func (x *exam) standing(ctx context.Context, target redisx.Target, servers []map
 		case state != "ok":
 			return what, "Its state is " + state + ": not all keys are served."
 		}
+		nodes, err := client.ClusterNodes(ctx).Result()
+		if err != nil {
+			return what, fmt.Sprintf("It does not tell its nodes: %v.", err)
+		}
+		if away := awayNodes(nodes); len(away) > 0 {
+			return what, "Nodes of it that do not answer: " + strings.Join(away, ", ") + "."
+		}
 	case redisx.ModeServer:
 		what = describe(servers[0])
 	}
 	return what, ""
 }
 
-func (x *exam) sentinels(ctx context.Context, target redisx.Target, master map[string]string, replicas int) (what, trouble string) {
-	known, err := redisx.Sentinels(ctx, x.flags.RedisURL.Reveal(), x.flags.RedisSecurity(x.flags.PlaintextFlags))
+func (r *Redis) sentinels(ctx context.Context, target redisx.Target, master map[string]string, replicas int) (what, trouble string) {
+	known, err := redisx.Sentinels(ctx, r.URL.Reveal(), r.Security)
 	what = fmt.Sprintf("Redis %s, which %d sentinels of DEVPILOT_REDIS_URL know as %s, with %d replicas", master["redis_version"], len(target.Addresses), target.Master, replicas)
 	if err != nil {
 		return what, err.Error() + "."
 	}
-	var missing []string
-	for address, err := range known {
-		if err != nil {
-			missing = append(missing, fmt.Sprintf("%s (%v)", address, err))
+	var missing, away []string
+	for address, says := range known {
+		if says.Err != nil {
+			missing = append(missing, fmt.Sprintf("%s (%v)", address, says.Err))
 		}
+		away = append(away, says.Away...)
 	}
 	slices.Sort(missing)
+	slices.Sort(away)
 	switch {
 	case len(missing) > 0:
 		return what, "Sentinels that do not say where it is: " + strings.Join(missing, ", ") + "."
+	case len(away) > 0:
+		return what, "Replicas that the sentinels know and do not reach: " + strings.Join(slices.Compact(away), ", ") + "."
 	case replicas == 0:
 		return what, "No replica can take its place."
 	}
 	return what, ""
+}
+
+// awayNodes are the addresses of the nodes of a cluster that its others do not reach, of what CLUSTER NODES says: an id, an
+// address and flags in each line.
+func awayNodes(text string) (away []string) {
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) < 3 || !strings.Contains(words[2], "fail") {
+			continue
+		}
+		address, _, _ := strings.Cut(words[1], "@")
+		away = append(away, address)
+	}
+	slices.Sort(away)
+	return away
 }
