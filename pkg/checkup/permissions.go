@@ -43,7 +43,7 @@ type granted struct {
 
 // grantedTo asks NATS for them; nil where the user may do all, or NATS does not say.
 func grantedTo(ctx context.Context, nc *nats.Conn) *granted {
-	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
 	defer cancel()
 	answer, err := nc.RequestWithContext(ctx, "$SYS.REQ.USER.INFO", nil)
 	if err != nil {

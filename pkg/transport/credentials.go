@@ -67,7 +67,7 @@ func (c *Certificate) Try(ctx context.Context, address, service string) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	secured, _, err := c.Client(service).ClientHandshake(ctx, service, conn)
+	secured, _, err := c.Client(service).ClientHandshake(ctx, NameOf(service), conn)
 	if err != nil {
 		return err
 	}

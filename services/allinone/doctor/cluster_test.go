@@ -17,12 +17,13 @@ import (
 // A cluster of three NATS servers that knows a user for each service: well, also for a user who may not try anything, and
 // with the name of the server that is down.
 func TestRun_natsClusterWithUsers(t *testing.T) {
+	const password = "s3cr3t"
 	w := newWorld(t)
 	nodes := testkit.Cluster(t, 3, 8<<30, func(o *server.Options) {
 		o.NoAuthUser = "everybody"
-		o.Users = []*server.User{{Username: "everybody", Password: "p"}}
+		o.Users = []*server.User{{Username: "everybody", Password: password}}
 		for _, user := range allinone.NATSUsers("") {
-			o.Users = append(o.Users, &server.User{Username: user.Name, Password: "p", Permissions: &server.Permissions{
+			o.Users = append(o.Users, &server.User{Username: user.Name, Password: password, Permissions: &server.Permissions{
 				Publish: &server.SubjectPermission{Allow: user.Publish}, Subscribe: &server.SubjectPermission{Allow: user.Subscribe},
 			}})
 		}
@@ -36,7 +37,7 @@ func TestRun_natsClusterWithUsers(t *testing.T) {
 		}
 	}
 	as := func(user string) map[string]string {
-		return map[string]string{"DEVPILOT_NATS_URL": strings.ReplaceAll(nodes.URL(), "nats://", "nats://"+user+":p@")}
+		return map[string]string{"DEVPILOT_NATS_URL": strings.ReplaceAll(nodes.URL(), "nats://", "nats://"+user+":"+password+"@")}
 	}
 	for _, service := range []string{"auth", "webhook", "deployer", "gateway"} {
 		r := w.report(as(service), "--service="+service)
