@@ -51,6 +51,7 @@ type connection struct {
 	nc      *nats.Conn
 	js      *kv.Session
 	granted *granted // nil where the user may do all, or NATS does not say
+	deaf    bool     // the user may not listen at this process's inbox: no answer comes
 }
 
 // NewNATS connects when something is asked first, and until ctx is done.
@@ -64,7 +65,11 @@ func NewNATS(ctx context.Context, cfg NATSConfig) *NATS {
 			return nil, err
 		}
 		context.AfterFunc(ctx, nc.Close)
-		return &connection{nc, js, grantedTo(ctx, nc)}, nil
+		c := &connection{nc: nc, js: js, deaf: deaf(nc)}
+		if !c.deaf {
+			c.granted = grantedTo(ctx, nc)
+		}
+		return c, nil
 	})}
 }
 
@@ -99,6 +104,8 @@ func (n *NATS) with(check func(c *connection) Check) Check {
 		return Skip("NATS does not answer.")
 	case !NewEnough(c.nc.ConnectedServerVersion(), stream.MinServer):
 		return Skip("NATS is too old.")
+	case c.deaf:
+		return Skip("No answer of NATS may reach this process.")
 	}
 	return check(c)
 }
@@ -119,6 +126,9 @@ func (n *NATS) Reached(ctx context.Context) Check {
 	}
 	if !NewEnough(version, stream.MinServer) {
 		return Fail(where+".", "Devpilot needs "+stream.MinServer+" or newer: update NATS.")
+	}
+	if c.deaf {
+		return Well("%s.", where) // what its user lacks is said of the permissions
 	}
 	if _, err := c.js.AccountInfo(ctx); err != nil {
 		return Fail(fmt.Sprintf("%s, but not its JetStream: %v.", where, err), "Switch JetStream on at NATS (jetstream { store_dir: … }) and for this account.")

@@ -3,6 +3,7 @@ package checkup
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,6 +42,25 @@ type granted struct {
 	Subscribe *subjects `json:"subscribe"`
 }
 
+// deaf tells whether the user may not listen where answers to this process come. NATS says so before it answers the flush.
+func deaf(nc *nats.Conn) bool {
+	inbox, err := nc.SubscribeSync(nc.NewInbox())
+	if err != nil {
+		return false
+	}
+	err = nc.FlushTimeout(trialTimeout)
+	refused := err == nil && errors.Is(nc.LastError(), nats.ErrPermissionViolation)
+	_ = inbox.Unsubscribe() // the connection is closed soon
+	return refused
+}
+
+func inboxOf(nc *nats.Conn) string {
+	if nc.Opts.InboxPrefix != "" {
+		return nc.Opts.InboxPrefix
+	}
+	return "_INBOX"
+}
+
 // grantedTo asks NATS for them; nil where the user may do all, or NATS does not say.
 func grantedTo(ctx context.Context, nc *nats.Conn) *granted {
 	ctx, cancel := context.WithTimeout(ctx, trialTimeout)
@@ -70,6 +90,9 @@ const notMeasured = "The user of this process may not make streams to try it wit
 // Permissions checks that the user may do what the program does: by what NATS says of it or, where it says nothing or there is no
 // bound, on a stream that is deleted again.
 func (n *NATS) Permissions(ctx context.Context) Check {
+	if c, err := n.connect(); err == nil && c.deaf {
+		return Fail(fmt.Sprintf("The user may not subscribe to %s.>, where answers to this process come: it is the user of another service, or nobody's.", inboxOf(c.nc)), permissionsRemedy)
+	}
 	return n.with(func(c *connection) Check {
 		if c.granted == nil {
 			return tryPermissions(ctx, c)

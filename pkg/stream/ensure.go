@@ -24,9 +24,11 @@ const (
 	tryTimeout = 2 * time.Second
 	// unknownTimeout is how long a stream that is there may be unknown to the leader of a cluster: the server that
 	// holds it answers that it was made, and the leader may not have heard of it yet.
-	unknownTimeout   = 4 * time.Second
+	unknownTimeout = 4 * time.Second
+	// unknownFirstWait is the pause before such a stream is asked for again; the pauses double.
 	unknownFirstWait = 20 * time.Millisecond
-	unknownMaxWait   = 250 * time.Millisecond
+	// unknownMaxWait is the longest of those pauses.
+	unknownMaxWait = 250 * time.Millisecond
 )
 
 // JetStream API error codes that nats.go gives no name to.

@@ -53,7 +53,7 @@ func TestRun_natsClusterWithUsers(t *testing.T) {
 	if c := w.report(as(allinone.Operator), "--service=webhook").check(t, "nats-replicas"); c.State != checkup.OK || c.Found != "The cluster holds 3 replicas of a stream." {
 		t.Errorf("as the operator: %+v", c)
 	}
-	w.fails([]failing{{"the user of another service", "webhook", "nats-permissions", as("auth"), checkup.Failed, "The user may not publish to", "devpilot nats-permissions"}})
+	w.fails([]failing{{"the user of another service", "webhook", "nats-permissions", as("auth"), checkup.Failed, "The user may not subscribe to _INBOX", "devpilot nats-permissions"}})
 	nodes.KillNamed("n1")
 	for _, user := range []string{"webhook", allinone.Operator} {
 		testkit.Eventually(t, timeout, func() error {
