@@ -43,10 +43,10 @@ func Fail(found, remedy string) Check { return Check{State: Failed, Found: found
 func Worst(checks []Check) State {
 	worst := OK
 	for _, c := range checks {
-		switch {
-		case c.State == Failed:
+		switch c.State {
+		case Failed:
 			return Failed
-		case c.State == Warning:
+		case Warning:
 			worst = Warning
 		}
 	}

@@ -36,7 +36,9 @@ func (c *Certificate) ServerConfig(callers ...string) *tls.Config {
 
 // ClientConfig is for one connection to a service over another protocol: the next is held against the certificate and
 // the authorities of its own time.
-func (c *Certificate) ClientConfig(service string) *tls.Config { return c.current.Load().client(service) }
+func (c *Certificate) ClientConfig(service string) *tls.Config {
+	return c.current.Load().client(service)
+}
 
 func (p *pair) server(callers []string) *tls.Config {
 	return &tls.Config{

@@ -21,6 +21,8 @@ require (
 	google.golang.org/protobuf v1.36.12
 )
 
+require github.com/go-json-experiment/json v1.27.2 // indirect
+
 replace devpilot.io/bitbucket/pkg => ../../pkg
 
 replace devpilot.io/bitbucket/proto => ../../proto

@@ -34,9 +34,23 @@ test("an operator asks, sees what each service found, and asks again", async () 
   await page.getByRole("button", { name: "Ask again" }).waitFor();
   for (const service of ["auth", "repo", "webhook", "deployer", "devpilot"])
     await page.getByRole("heading", { name: service, exact: true }).waitFor();
-  for (const name of ["NATS", "Redis", "Keyset", "OAuth consumer", "Deliveries from outside", "git", "Disk", "Clock", "Public URL"])
+  for (const name of [
+    "NATS",
+    "Redis",
+    "Keyset",
+    "OAuth consumer",
+    "Deliveries from outside",
+    "git",
+    "Disk",
+    "Clock",
+    "Public URL",
+  ])
     await row(name).getByText("Well", { exact: true }).first().waitFor();
-  expect(await row("OAuth consumer").getByText(/^Bitbucket takes the key and the secret/).count()).toBe(1);
+  expect(
+    await row("OAuth consumer")
+      .getByText(/^Bitbucket takes the key and the secret/)
+      .count(),
+  ).toBe(1);
   await pictures("doctor-well");
   s.calm();
 });
@@ -73,12 +87,54 @@ test("what fails says so, with what to do, and how far it is shows meanwhile", a
 test("a service that does not answer is a line of its own", async () => {
   const time = new Date().toISOString();
   const checks = [
-    { name: "service", service: "auth", state: "FAILED", found: "auth did not answer within 15s: nothing is known of how it is.", remedy: "Look at its log.", time, durationMillis: 15000 },
-    { name: "nats-replicas", service: "webhook", state: "WARNING", found: "Servers of NATS that are not heard of: n2 (it has replicas of DEVPILOT_INBOX).", remedy: "Start them.", time, durationMillis: 40 },
-    { name: "worker", service: "deployer", where: "default: host-abcdefgh", state: "SKIPPED", found: "The worker does not answer.", time, durationMillis: 1 },
-    { name: "something-new", service: "deployer", state: "OK", found: "a-very-long-word-".repeat(20), time, durationMillis: 1 },
+    {
+      name: "service",
+      service: "auth",
+      state: "FAILED",
+      found: "auth did not answer within 15s: nothing is known of how it is.",
+      remedy: "Look at its log.",
+      time,
+      durationMillis: 15000,
+    },
+    {
+      name: "nats-replicas",
+      service: "webhook",
+      state: "WARNING",
+      found: "Servers of NATS that are not heard of: n2 (it has replicas of DEVPILOT_INBOX).",
+      remedy: "Start them.",
+      time,
+      durationMillis: 40,
+    },
+    {
+      name: "worker",
+      service: "deployer",
+      where: "default: host-abcdefgh",
+      state: "SKIPPED",
+      found: "The worker does not answer.",
+      time,
+      durationMillis: 1,
+    },
+    {
+      name: "something-new",
+      service: "deployer",
+      state: "OK",
+      found: "a-very-long-word-".repeat(20),
+      time,
+      durationMillis: 1,
+    },
   ];
-  const report = { program: "devpilot", version: "v1", time, state: "FAILED", ok: 1, warnings: 1, failed: 1, skipped: 1, checks, running: false };
+  const report = {
+    program: "devpilot",
+    version: "v1",
+    time,
+    state: "FAILED",
+    ok: 1,
+    warnings: 1,
+    failed: 1,
+    skipped: 1,
+    checks,
+    running: false,
+  };
   await page.route("**/v1/doctor", (route) => route.fulfill({ json: report }));
   await page.reload();
   await page.getByText("1 of 4 checks failed, 1 has a warning. 1 was not asked.").waitFor();

@@ -40,9 +40,9 @@ test("a sentence says what it comes to", () => {
   expect(verdict(report([one("auth", "OK"), one("auth", "SKIPPED")]))).toBe(
     "All that was asked is well. 1 was not asked.",
   );
-  expect(verdict(report([one("auth", "FAILED"), one("repo", "WARNING"), one("repo", "WARNING"), one("repo", "OK")]))).toBe(
-    "1 of 4 checks failed, 2 have a warning.",
-  );
+  expect(
+    verdict(report([one("auth", "FAILED"), one("repo", "WARNING"), one("repo", "WARNING"), one("repo", "OK")])),
+  ).toBe("1 of 4 checks failed, 2 have a warning.");
   expect(verdict(report([one("auth", "WARNING")]))).toBe("1 has a warning.");
   expect(verdict(report([one("auth", "OK"), one("repo", "RUNNING")], { running: true }))).toBe(
     "1 of 2 services have answered.",
