@@ -138,6 +138,9 @@ func OAuth(ctx context.Context, client *http.Client, c Consumer) Check {
 	return Warn("Bitbucket took a code that nobody was given.", "Check DEVPILOT_BITBUCKET_SITE_URL: what answers there is not Bitbucket.")
 }
 
+// DeliveryName is the name of the check that Delivery makes.
+const DeliveryName = "webhook-delivery"
+
 // Delivery sends a delivery that is signed by the keyset of webhook through the public URL to the installation, as
 // Bitbucket would.
 func Delivery(ctx context.Context, client *http.Client, public, site string, keyset *seal.Keyset) Check {

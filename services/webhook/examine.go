@@ -16,7 +16,7 @@ type examined struct {
 
 // Checks is what the doctor asks this service: whether a signed delivery to ourselves arrives.
 func (s *Service) Checks(context.Context) []checkup.Task {
-	return []checkup.Task{{Name: "webhook-delivery", Run: func(ctx context.Context) checkup.Check {
+	return []checkup.Task{{Name: checkup.DeliveryName, Run: func(ctx context.Context) checkup.Check {
 		client := checkup.NewClient()
 		defer client.CloseIdleConnections()
 		return checkup.Delivery(ctx, client, strings.TrimSuffix(s.examined.publicURL, "/"), s.examined.siteURL, s.examined.keyset)

@@ -102,7 +102,7 @@ func (x *exam) tasks() []checkup.Task {
 		x.redisTask("redis", (*checkup.Redis).Reached), x.redisTask("redis-eviction", (*checkup.Redis).Eviction),
 		checkup.Task{Name: "keyset", Run: x.checkKeyset}, checkup.Task{Name: "identity-keys", Run: x.checkKeys},
 		checkup.Task{Name: "clock", Run: x.clock}, checkup.Task{Name: "public-url", Run: x.publicURL},
-		checkup.Task{Name: "oauth-consumer", Run: x.oauth}, checkup.Task{Name: "webhook-delivery", Run: x.delivery},
+		checkup.Task{Name: "oauth-consumer", Run: x.oauth}, checkup.Task{Name: checkup.DeliveryName, Run: x.delivery},
 		checkup.Task{Name: "git", Run: x.git}, checkup.Task{Name: "sandbox", Run: x.sandbox}, checkup.Task{Name: "disk", Run: x.disk},
 	)
 	if len(x.program.calls) == 0 {

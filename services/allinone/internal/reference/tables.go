@@ -169,8 +169,8 @@ var (
 func (c *code) stores() (buckets, streams map[string]string) {
 	buckets, streams = map[string]string{}, map[string]string{}
 	for _, s := range c.packages {
-		// These name settings and have no stores of their own.
-		if s.dir == "pkg/servicemain" || s.dir == "services/allinone/doctor" || !s.imports["github.com/nats-io/nats.go/jetstream"] && !strings.HasPrefix(s.dir, "pkg/stream") {
+		// These name settings and checks, and have no stores of their own.
+		if s.dir == "pkg/servicemain" || s.dir == "pkg/checkup" || s.dir == "services/allinone/doctor" || !s.imports["github.com/nats-io/nats.go/jetstream"] && !strings.HasPrefix(s.dir, "pkg/stream") {
 			continue
 		}
 		others := s.others()
