@@ -206,7 +206,7 @@ test-suites: needs ## The slow suites, which a change must pass too before it is
 ALONE := ^TestAlone_
 # Without go vet, which would read every dependency once more: the linter runs it. Most tests wait more
 # than they compute, so that four of a package run at a time also on two cores.
-GOTEST := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -vet=off -timeout 15m -parallel 4
+GOTEST := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -vet=off -timeout 30m -parallel 4
 
 .PHONY: test-go
 test-go: $(call stamp,$(GOTESTSUM)) ## Run the Go tests of all modules, race detector on
