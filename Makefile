@@ -4,6 +4,10 @@ SHELL := /bin/bash
 ROOT := $(CURDIR)
 TOOLS := $(ROOT)/bin/tools
 export PATH := $(TOOLS):$(PATH)
+# Everything but tests with the race detector is built as a release is: without C, and the same in any directory,
+# so that all of it shares what the build cache has.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(filter-out -trimpath,$(GOFLAGS)) -trimpath)
 
 # Tool versions are pinned here and nowhere else; tools live outside the workspace so that they
 # cannot raise the services' dependencies.
@@ -115,14 +119,14 @@ snapshot: console-needs $(call stamp,$(CYCLONEDX)) ## Build the same from what i
 .PHONY: test-deploy
 test-deploy: console-needs $(call stamp,$(CYCLONEDX)) $(call stamp,$(GOLANGCI)) ## Test what is installed: the release's programs and images, the unit files, compose.yaml, the chart
 	@.ci/needs git gcc bwrap slirp4netns ip systemd-analyze mmdebstrap debian-keys
-	cd deploy && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../.golangci.yml ./... && GOWORK=off go test -count 1 -timeout 20m ./...
+	cd deploy && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../.golangci.yml ./... && GOWORK=off go test -count 1 -vet=off -timeout 20m ./...
 
 # dex has a module of its own for the same reason.
 .PHONY: test-dex
 test-dex: $(call stamp,$(GOLANGCI)) ## Test signing in with dex, an identity provider as others run it
 	@.ci/needs git gcc libc-headers
 	@mkdir -p bin && go build -o bin/dex-test ./services/allinone/cmd/devpilot
-	cd services/gateway/dex && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../../../.golangci.yml ./... && DEVPILOT_PROGRAM=$(ROOT)/bin/dex-test GOWORK=off go test -count 1 -timeout 10m ./...
+	cd services/gateway/dex && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../../../.golangci.yml ./... && DEVPILOT_PROGRAM=$(ROOT)/bin/dex-test GOWORK=off go test -count 1 -vet=off -timeout 10m ./...
 
 # So have kube-apiserver and etcd, which take minutes to build where nothing is cached. A server that is not told its version has none.
 KUBE := cd deploy/kube && GOWORK=off
@@ -206,7 +210,7 @@ test-suites: needs ## The slow suites, which a change must pass too before it is
 ALONE := ^TestAlone_
 # Without go vet, which would read every dependency once more: the linter runs it. Most tests wait more
 # than they compute, so that four of a package run at a time also on two cores.
-GOTEST := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -vet=off -timeout 30m -parallel 4
+GOTEST := CGO_ENABLED=1 gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -vet=off -timeout 30m -parallel 4
 
 .PHONY: test-go
 test-go: $(call stamp,$(GOTESTSUM)) ## Run the Go tests of all modules, race detector on
@@ -231,14 +235,14 @@ test-alone: $(call stamp,$(GOTESTSUM)) ## Run the Go tests that must have the ma
 .PHONY: trouble
 trouble: ## Run every fault on every plane of Bitbucket against the built product, and print how long each took to mend
 	@.ci/needs
-	go test -count 1 -timeout 30m -run '^TestTrouble$$' -v ./services/allinone/e2e -trouble.all
+	go test -count 1 -vet=off -timeout 30m -run '^TestTrouble$$' -v ./services/allinone/e2e -trouble.all
 
 FOR := 1h
 
 .PHONY: chaos
 chaos: ## Have people push through trouble of every kind, in an order that the printed seed gives, for FOR=1h
 	@.ci/needs
-	go test -count 1 -timeout 0 -run '^TestChaos$$' -v ./services/allinone/e2e -chaos.for $(FOR)
+	go test -count 1 -vet=off -timeout 0 -run '^TestChaos$$' -v ./services/allinone/e2e -chaos.for $(FOR)
 
 PUSHES := 10000
 SEED := 0
@@ -247,12 +251,12 @@ ROLLS := 20
 .PHONY: chaos-cluster
 chaos-cluster: ## Kill, freeze and cut off processes of a whole cluster for FOR=1h while people push, PUSHES=10000 at most; SEED chooses the faults
 	@.ci/needs
-	go test -count 1 -timeout 0 -run '^TestAlone_ChaosCluster$$' -v ./services/allinone/e2e -cluster.for $(FOR) -cluster.pushes $(PUSHES) -cluster.seed $(SEED) -cluster.rate 8 -cluster.repositories 12
+	go test -count 1 -vet=off -timeout 0 -run '^TestAlone_ChaosCluster$$' -v ./services/allinone/e2e -cluster.for $(FOR) -cluster.pushes $(PUSHES) -cluster.seed $(SEED) -cluster.rate 8 -cluster.repositories 12
 
 .PHONY: rolling
 rolling: ## Restart everything of a cluster ROLLS=20 times under load: no call fails, and no push is lost
 	@.ci/needs
-	go test -count 1 -timeout 0 -run '^TestAlone_RollingRestarts$$' -v ./services/allinone/e2e -cluster.rolls $(ROLLS) -cluster.seed $(SEED)
+	go test -count 1 -vet=off -timeout 0 -run '^TestAlone_RollingRestarts$$' -v ./services/allinone/e2e -cluster.rolls $(ROLLS) -cluster.seed $(SEED)
 
 # The earlier programs are built from their commit, beside this tree.
 FROM ?= $(shell cat .ci/released)
@@ -264,7 +268,7 @@ upgrade: ## Roll a cluster under load from the programs of FROM=<commit or tag> 
 	rm -rf bin/from bin/upgrade-from && git worktree prune && git worktree add --detach --force bin/from $(FROM)
 	cd bin/from && go build -o $(ROOT)/bin/upgrade-from/ $(foreach b,auth repo webhook deployer gateway,./services/$(b)/cmd/$(b))
 	git worktree remove --force bin/from
-	go test -count 1 -timeout 0 -run '^TestAlone_RollingRestarts$$' -v ./services/allinone/e2e -cluster.from $(ROOT)/bin/upgrade-from -cluster.rolls 3 -cluster.seed $(SEED)
+	go test -count 1 -vet=off -timeout 0 -run '^TestAlone_RollingRestarts$$' -v ./services/allinone/e2e -cluster.from $(ROOT)/bin/upgrade-from -cluster.rolls 3 -cluster.seed $(SEED)
 
 CALLS := 3000
 SERVICES := repo,auth,webhook,gateway
@@ -272,12 +276,12 @@ SERVICES := repo,auth,webhook,gateway
 .PHONY: frozen
 frozen: ## Have one of three processes of a service stand still under load, of each of SERVICES=repo,auth,webhook,gateway in turn, and print how long CALLS=3000 calls took once all knew
 	@.ci/needs
-	go test -count 1 -timeout 0 -run '^TestAlone_OneOfThreeFrozen$$' -v ./services/allinone/e2e -frozen.services $(SERVICES) -frozen.calls $(CALLS) -cluster.seed $(SEED)
+	go test -count 1 -vet=off -timeout 0 -run '^TestAlone_OneOfThreeFrozen$$' -v ./services/allinone/e2e -frozen.services $(SERVICES) -frozen.calls $(CALLS) -cluster.seed $(SEED)
 
 .PHONY: day
 day: ## Simulate a day of 1,000 apps on 200 repositories with one in twenty deliveries lost, and print what it cost (some minutes)
 	@.ci/needs
-	go test -count 1 -timeout 60m -run '^TestDay$$' -v ./services/deployer -day.hours 24 -day.apps 1000
+	go test -count 1 -vet=off -timeout 60m -run '^TestDay$$' -v ./services/deployer -day.hours 24 -day.apps 1000
 
 .PHONY: bench
 bench: ## Run the benchmarks and print their tables

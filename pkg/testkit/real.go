@@ -136,7 +136,7 @@ func buildNATS(t testing.TB) string {
 	}
 	t.Logf("building nats-server %s, once for this machine", server.VERSION)
 	cmd := exec.Command("go", "build", "-o", path+".new", "github.com/nats-io/nats-server/v2")
-	cmd.Dir = moduleDir(t)
+	cmd.Dir, cmd.Env = moduleDir(t), append(os.Environ(), "CGO_ENABLED=0") // as the programs that it serves
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build nats-server: %v\n%s", err, out)
 	}

@@ -37,7 +37,7 @@ type Emulator struct {
 }
 
 // New opens the state in Options.DataDir, seeds the scenario if it was not seeded before, and starts the delivery
-// engine. It needs the git program with http-backend.
+// engine. It needs the git program.
 func New(opts Options) (*Emulator, error) {
 	site, err := opts.check()
 	if err != nil {

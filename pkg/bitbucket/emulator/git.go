@@ -3,12 +3,7 @@ package emulator
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"net/http/cgi"
-	"net/url"
-	"os"
 	"strings"
 
 	"devpilot.io/bitbucket/pkg/logs"
@@ -36,7 +31,7 @@ type gitRequest struct {
 	writes  bool
 }
 
-// serveGit authorizes each request by itself, as Bitbucket does, and hands it to git http-backend.
+// serveGit authorizes each request by itself, as Bitbucket does, and has git answer it.
 func (e *Emulator) serveGit(w http.ResponseWriter, r *http.Request, p params) {
 	request := gitRequest{path: r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]}
 	request.service = request.path
@@ -124,22 +119,16 @@ func (e *Emulator) gitCaller(r *http.Request) (account *Account, scopes []string
 	return nil, nil, unauthorizedGit(), true
 }
 
-// runGit serves the request through CGI. A push holds the repository's lock from before to after, so that the refs it
+// runGit has git answer the request. A push holds the repository's lock from before to after, so that the refs it
 // changed are known; reads wait for nobody.
 func (e *Emulator) runGit(w http.ResponseWriter, r *http.Request, request *gitRequest) error {
-	inner, cleanup, err := e.backendRequest(r, request)
-	if err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
-		return err
-	}
-	defer cleanup()
 	if request.path != "git-receive-pack" {
-		if _, _, err := e.opened(r.Context(), &request.repo); err != nil {
+		dir, _, err := e.opened(r.Context(), &request.repo)
+		if err != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 			return err
 		}
-		e.backend(r, request).ServeHTTP(w, inner)
-		return nil
+		return e.answerGit(w, r, request, dir)
 	}
 	dir, unlock, before, err := e.prepare(r.Context(), &request.repo)
 	if err != nil {
@@ -148,64 +137,8 @@ func (e *Emulator) runGit(w http.ResponseWriter, r *http.Request, request *gitRe
 	}
 	defer unlock()
 	e.git.forget(request.repo.UUID)
-	e.backend(r, request).ServeHTTP(w, inner)
+	answered := e.answerGit(w, r, request, dir)
 	// The push happened, whether or not its client is still there.
 	_, err = e.afterPush(context.WithoutCancel(r.Context()), request.repo, request.account, dir, before)
-	return err
-}
-
-// backendRequest rewrites the request for http-backend: the directory's path, no credential (CGI would put it into the
-// environment), and a body of known length, because CGI has no chunked bodies.
-func (e *Emulator) backendRequest(r *http.Request, request *gitRequest) (*http.Request, func(), error) {
-	inner := r.Clone(r.Context())
-	inner.Header.Del("Authorization")
-	inner.Header.Del("Cookie")
-	inner.URL = &url.URL{Path: "/" + request.repo.UUID + ".git/" + request.path, RawQuery: r.URL.RawQuery}
-	if r.ContentLength >= 0 {
-		return inner, func() {}, nil
-	}
-	spool, err := os.CreateTemp(e.opts.DataDir, "body-")
-	if err != nil {
-		return nil, nil, fmt.Errorf("spool request: %w", err)
-	}
-	cleanup := func() {
-		_ = spool.Close()
-		_ = os.Remove(spool.Name())
-	}
-	size, err := io.Copy(spool, r.Body)
-	if err == nil {
-		_, err = spool.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		cleanup()
-		return nil, nil, fmt.Errorf("spool request: %w", err)
-	}
-	inner.Body, inner.ContentLength, inner.TransferEncoding = spool, size, nil
-	return inner, cleanup, nil
-}
-
-func (e *Emulator) backend(r *http.Request, request *gitRequest) *cgi.Handler {
-	anySHA1 := "true"
-	if e.currentSwitches().RefuseAnySHA1 {
-		anySHA1 = "false"
-	}
-	env := append(e.git.env(),
-		"GIT_PROJECT_ROOT="+e.git.root, "GIT_HTTP_EXPORT_ALL=1",
-		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=uploadpack.allowAnySHA1InWant", "GIT_CONFIG_VALUE_0="+anySHA1,
-	)
-	if protocol := r.Header.Get("Git-Protocol"); protocol != "" && !strings.ContainsAny(protocol, "\x00\n") {
-		env = append(env, "GIT_PROTOCOL="+protocol)
-	}
-	if request.account != nil {
-		env = append(env, "REMOTE_USER="+request.account.Username)
-	}
-	return &cgi.Handler{Path: e.git.backend, Root: "/", Dir: e.git.root, Env: env, Stderr: logWriter{e}}
-}
-
-// logWriter puts what git says on its error output into the log.
-type logWriter struct{ e *Emulator }
-
-func (l logWriter) Write(p []byte) (int, error) {
-	l.e.opts.Logger.Debug("git", "stderr", strings.TrimSpace(string(p)))
-	return len(p), nil
+	return errors.Join(answered, err)
 }

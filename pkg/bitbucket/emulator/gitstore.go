@@ -19,10 +19,10 @@ import (
 // gitStore is the bare repositories, one directory per repository UUID. Writes to one repository are serialised by its
 // lock; reads need none.
 type gitStore struct {
-	root    string
-	logger  *slog.Logger
-	program string
-	backend string // git http-backend
+	root       string
+	logger     *slog.Logger
+	program    string
+	advertised advertised
 
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex
@@ -68,24 +68,8 @@ func newGitStore(root string, logger *slog.Logger) (*gitStore, error) {
 	}
 	g := &gitStore{root: root, logger: logger, program: program, locks: map[string]*sync.Mutex{},
 		heads: map[string]map[string]ref{}, read: map[string]*commit{}}
-	if g.backend, err = httpBackend(); err != nil {
-		return nil, err
-	}
 	return g, nil
 }
-
-// httpBackend finds the CGI program of the installed git, once per process.
-var httpBackend = sync.OnceValues(func() (string, error) {
-	out, err := exec.Command("git", "--exec-path").Output()
-	if err != nil {
-		return "", fmt.Errorf("emulator: git --exec-path: %w", err)
-	}
-	backend := filepath.Join(strings.TrimSpace(string(out)), "git-http-backend")
-	if _, err := os.Stat(backend); err != nil {
-		return "", fmt.Errorf("emulator: git http-backend is needed: %w", err)
-	}
-	return backend, nil
-})
 
 // env shields git from the user's configuration and from variables of a surrounding git.
 func (g *gitStore) env() []string {

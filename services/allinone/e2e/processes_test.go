@@ -38,7 +38,9 @@ var programs = sync.OnceValues(func() (dir string, err error) {
 	for _, name := range testkit.Services {
 		args = append(args, prefix+name+"/cmd/"+name)
 	}
-	out, err := exec.Command("go", args...).CombinedOutput()
+	build := exec.Command("go", args...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as they are released
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return dir, fmt.Errorf("build the programs: %w\n%s", err, out)
 	}

@@ -51,7 +51,7 @@ func openGround(t *testing.T, told *report, env ...string) *ground {
 	d, at := startDaemon(t, dir, append(env,
 		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+secretFile(t),
 		"DEVPILOT_BITBUCKET_SITE_URL="+bucket.address, "DEVPILOT_BITBUCKET_API_URL="+bucket.address+"/2.0",
-		"DEVPILOT_WORKER_LEASE="+workerLease.String(), "DEVPILOT_RECONCILE_INTERVAL=1s", "DEVPILOT_RECONCILE_GRACE=2s")...)
+		"DEVPILOT_WORKER_LEASE="+workerLease.String(), "DEVPILOT_RECONCILE_INTERVAL=5s", "DEVPILOT_RECONCILE_GRACE=5s")...) // polling fifty repositories each second keeps a small machine busy with git alone
 	if err := bucket.SetCallbackURL(t.Context(), at+"/oauth/bitbucket/callback"); err != nil {
 		t.Fatal(err)
 	}
