@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -147,25 +149,69 @@ func tellAll(t *testing.T, stories []trouble, lengths []length, told *report) {
 	stop := make(chan struct{})
 	var bystander, all sync.WaitGroup
 	bystander.Go(func() { t.Run("well", func(t *testing.T) { g.well(t, stop) }) })
-	var ofSite []trouble
+	var ofSite, others []trouble
 	for _, one := range stories {
-		switch one.plane {
-		case pages:
+		if one.plane == pages {
 			ofSite = append(ofSite, one)
-		case tokens: // a token that was issued a moment ago does not expire: a story for each length
-			for _, l := range lengths {
-				all.Go(func() { t.Run(one.name()+" "+string(l), func(t *testing.T) { g.tell(t, one, []length{l}) }) })
-			}
-		default:
-			all.Go(func() { t.Run(one.name(), func(t *testing.T) { g.tell(t, one, lengths) }) })
+		} else {
+			others = append(others, one)
 		}
 	}
+	all.Go(func() {
+		for _, next := range longestFirst(others, lengths) {
+			g.making <- struct{}{}
+			all.Go(func() {
+				told := false
+				t.Run(next.name, func(t *testing.T) {
+					told = true // prepare gives the place back
+					g.tell(t, next.trouble, next.lengths)
+				})
+				if !told { // it was not asked for
+					<-g.making
+				}
+			})
+		}
+	})
 	for _, one := range ofSite { // pages are nobody's: one after the other
 		t.Run(one.name(), func(t *testing.T) { g.tellOfSite(t, one, lengths) })
 	}
 	all.Wait()
 	close(stop)
 	bystander.Wait()
+}
+
+// telling is a story for some lengths of time.
+type telling struct {
+	trouble
+	name    string
+	lengths []length
+}
+
+// longestFirst orders stories so that all of them end soon: those that are told until a refusal is believed come
+// first. A token that was issued a moment ago does not expire: of tokens each length is a story, the longest first.
+func longestFirst(stories []trouble, lengths []length) []telling {
+	var list []telling
+	for _, one := range stories {
+		if one.plane != tokens {
+			list = append(list, telling{trouble: one, name: one.name(), lengths: lengths})
+			continue
+		}
+		for _, l := range lengths {
+			list = append(list, telling{trouble: one, name: one.name() + " " + string(l), lengths: []length{l}})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b telling) int {
+		return cmp.Compare(b.rank(), a.rank())
+	})
+	return list
+}
+
+// rank is higher for what takes longer.
+func (x telling) rank() int {
+	if x.doubtful {
+		return len(order)
+	}
+	return slices.Index(order, x.lengths[len(x.lengths)-1])
 }
 
 // well pushes to an app that nothing is wrong with, of the common workspace, as long as there is trouble

@@ -44,9 +44,9 @@ func (g *ground) tell(t *testing.T, x trouble, lengths []length) {
 	}
 }
 
-// prepare makes what a story needs, while all is well. The slug names its repository, apps and account.
+// prepare makes what a story needs, while all is well. The slug names its repository, apps and account. It gives back
+// a place of g.making, which the caller took.
 func (g *ground) prepare(t *testing.T, x trouble, slug string) *story {
-	g.making <- struct{}{}
 	defer func() { <-g.making }()
 	s := &story{trouble: x, t: t, g: g, account: "common"}
 	if x.ofRepo {

@@ -25,9 +25,9 @@ var allTrouble = flag.Bool("trouble.all", false, "tell all stories of trouble, n
 // Here runs a selection, and all of it with -trouble.all: make trouble.
 func TestTrouble(t *testing.T) {
 	t.Parallel()
-	lengths, chosen := []length{short, medium}, selection
+	lengths, chosen := order[:2], selection
 	if *allTrouble {
-		lengths, chosen = []length{short, medium, long}, nil
+		lengths, chosen = order, nil
 	}
 	told := &report{}
 	var grounds sync.WaitGroup
@@ -57,6 +57,9 @@ const (
 	medium length = "medium" // some seconds and two pushes
 	long   length = "long"   // longer than any pause between tries; until a refusal is believed, where that can be
 )
+
+// order is that of the lengths.
+var order = []length{short, medium, long}
 
 const (
 	mediumTrouble = 8 * time.Second
