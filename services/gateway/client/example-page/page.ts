@@ -60,10 +60,12 @@ async function list(): Promise<void> {
 }
 
 async function branches(): Promise<void> {
-  const path = { workspace, repository: field(choice, "repository").value };
+  const repository = field(choice, "repository").value;
+  const path = { workspace, repository };
   const answer = await take(
     devpilot.GET("/v1/workspaces/{workspace}/repositories/{repository}/branches", { params: { path } }),
   );
+  if (field(choice, "repository").value !== repository) return; // an answer may come later than the next one's
   fill(
     "branch",
     answer.branches.map((b) => ({ value: b.name, text: b.name })),

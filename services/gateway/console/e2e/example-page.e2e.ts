@@ -81,6 +81,29 @@ test("from another site: with a key it lists, makes an app, deploys, and follows
   await page.getByRole("heading", { name: "Deployment 2 ended: COMPLETED." }).waitFor();
 });
 
+test("branches that come late are not taken for those of the repository that was chosen meanwhile", async () => {
+  const page = await open(browser).then((context) => context.newPage());
+  let late = (): void => undefined;
+  const chosen = new Promise<void>((done) => (late = done));
+  let asked = 0;
+  await page.route("**/branches", async (route) => {
+    if (asked++ === 0) await chosen;
+    await route.continue();
+  });
+  await page.goto(`http://localhost:${port}/`);
+  await page.getByLabel("Devpilot").fill(stack.url);
+  await page.getByLabel(/API key/).fill(await makeKey("READ"));
+  await page.getByRole("button", { name: "Connect" }).click();
+  await page.getByLabel("Repository").locator("option", { hasText: "acme/web" }).waitFor({ state: "attached" });
+  await page.getByLabel("Repository").selectOption({ label: "acme/web" });
+  const branches = page.getByLabel("Branch").locator("option");
+  await branches.filter({ hasText: "develop" }).waitFor({ state: "attached" });
+  const [answer] = await Promise.all([page.waitForResponse("**/branches"), late()]);
+  await answer.finished();
+  await page.evaluate(() => new Promise((done) => setTimeout(done, 100)));
+  expect(await branches.allTextContents()).toContain("develop");
+});
+
 test("a refusal is told by its reason", async () => {
   const page = await enter(await open(browser), "localhost", await makeKey("READ"));
   await page.getByLabel("Branch").locator("option").first().waitFor({ state: "attached" });

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -172,19 +173,33 @@ func (f family) members() []int {
 	return out
 }
 
-// gone kills members until none is left.
+// gone ends members until none is left. All are stopped before any is killed: one that is killed makes room below the
+// limit on processes, and one that still runs fills it at once.
 func (f family) gone(wait time.Duration) error {
+	stopped, none := map[int]bool{}, 0
 	for deadline := time.Now().Add(wait); ; {
 		left := f.members()
 		if len(left) == 0 {
-			return nil
+			// One that is about to run another program has no environment for a moment.
+			if none++; none == 2 || len(stopped) == 0 {
+				return nil
+			}
+			continue
 		}
-		if time.Now().After(deadline) {
-			return errStillThere
+		none = 0
+		signal, late := syscall.SIGKILL, time.Now().After(deadline)
+		if !late && slices.ContainsFunc(left, func(pid int) bool { return !stopped[pid] }) {
+			signal = syscall.SIGSTOP
 		}
 		for _, pid := range left {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			stopped[pid] = true
+			_ = syscall.Kill(pid, signal)
 		}
-		_, _ = unix.Poll(nil, 5)
+		if late {
+			return errStillThere
+		}
+		if signal == syscall.SIGKILL {
+			_, _ = unix.Poll(nil, 5)
+		}
 	}
 }
