@@ -206,10 +206,6 @@ test: needs ## What every change must pass, within 20 minutes: all layers, whate
 test-suites: needs ## The slow suites, which a change must pass too before it is published
 	@.ci/layers $(SUITES)
 
-.PHONY: suites-needs
-suites-needs: needs console-needs $(call stamp,$(CYCLONEDX)) $(call stamp,$(GOLANGCI)) ## Install what the slow suites need, so that two of them can run beside each other
-	@.ci/needs gcc systemd-analyze mmdebstrap debian-keys chromium redis-server
-
 # Tests that do to the machine what tests beside them would suffer from are called TestAlone_….
 ALONE := ^TestAlone_
 # Without go vet, which would read every dependency once more: the linter runs it. Most tests wait more

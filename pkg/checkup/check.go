@@ -48,6 +48,7 @@ func Worst(checks []Check) State {
 			return Failed
 		case Warning:
 			worst = Warning
+		case OK, Skipped:
 		}
 	}
 	return worst

@@ -40,12 +40,12 @@ func (e *Emulator) answerGit(w http.ResponseWriter, r *http.Request, request *gi
 		unpacked, err := gzip.NewReader(r.Body)
 		if err != nil {
 			w.WriteHeader(http.StatusBadRequest)
-			return nil
+			return nil //nolint:nilerr // the client is told
 		}
 		body = unpacked
 	}
 	w.Header().Set("Content-Type", "application/x-"+request.service+"-result")
-	e.pack(w, body, r, request, dir)
+	_ = e.pack(w, body, r, request, dir) // the client is told in the answer
 	return nil
 }
 
@@ -56,7 +56,7 @@ func (e *Emulator) advertise(w http.ResponseWriter, r *http.Request, request *gi
 		if _, err := fmt.Fprintf(w, "%04x%s0000", len(line)+4, line); err != nil {
 			return nil //nolint:nilerr // the client is gone
 		}
-		e.pack(w, nil, r, request, dir, "--http-backend-info-refs")
+		_ = e.pack(w, nil, r, request, dir, "--http-backend-info-refs") // the client is told in the answer
 		return nil
 	}
 	said, err := e.git.advertised.get(!e.currentSwitches().RefuseAnySHA1, func() ([]byte, error) {
