@@ -66,7 +66,7 @@ func TestCancel_killsARunningDeploymentWithAllItsHooksStarted(t *testing.T) {
 		t.Errorf("processes %v outlived the deployment", left)
 	}
 	t.Logf("a hook that ignores SIGTERM was gone %v after the cancel", took.Round(time.Millisecond))
-	if took > 10*time.Second { // the grace of 3 s, and what a busy machine adds
+	if took > time.Minute { // the grace of 3 s, and what a busy machine adds
 		t.Errorf("that took %v", took)
 	}
 	if d.GetError() != nil || d.GetCancelTime() != nil || len(d.GetNotes()) != 0 || d.GetCancelledBy().GetLabel() != "Jane Developer" || d.GetLive() || d.GetEndTime() == nil {
@@ -163,7 +163,7 @@ func TestCancel_inEveryStage(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await("web", n, deployerv1.Deployment_CANCELLED)
-	if took := time.Since(began); took > 10*time.Second || b.live("web") != "one" {
+	if took := time.Since(began); took > time.Minute || b.live("web") != "one" {
 		t.Errorf("cancelling a fetch took %v; live is %q", took, b.live("web"))
 	}
 }

@@ -166,7 +166,7 @@ func TestHooks_timeoutKillsAllTheyStarted(t *testing.T) {
 	if d.GetError().GetReason() != "HOOK_TIMED_OUT" || hookOf(d, "slow").GetState() != deployerv1.HookRecord_TIMED_OUT || hookOf(d, "after").GetState() != deployerv1.HookRecord_SKIPPED {
 		t.Errorf("%v", d)
 	}
-	if took := time.Since(began); took > 15*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("a hook with a limit of 1 s took %v", took)
 	}
 	if left := running(t, "sleep\x00"+nap(3127)); len(left) != 0 {

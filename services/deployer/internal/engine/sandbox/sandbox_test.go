@@ -182,7 +182,7 @@ func TestRun_cancelAndTimeLimitEndEverything(t *testing.T) {
 			var at time.Time
 			go func() { out.await(t, "ready"); at = time.Now(); cancel() }()
 			res, err := r.Run(ctx, s, out)
-			if took := time.Since(at); err != nil || !res.Cancelled || res.Signal != "killed" || took > 5*time.Second {
+			if took := time.Since(at); err != nil || !res.Cancelled || res.Signal != "killed" || took > time.Minute {
 				t.Errorf("%+v %v after %s", res, err, took)
 			}
 			if left := carriers(t, mark); len(left) > 0 {
@@ -192,11 +192,11 @@ func TestRun_cancelAndTimeLimitEndEverything(t *testing.T) {
 		t.Run("obedient", func(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
-			res, text := run(t, r, "trap 'echo tidy; exit 9' TERM; echo ready; sleep 1000 & wait", func(s *Spec) { s.Limits.Time = 500 * time.Millisecond })
-			if took := time.Since(begin); !res.TimedOut || res.ExitCode != 9 || res.OK() || took > 3*time.Second {
+			res, text := run(t, r, "trap 'echo tidy; exit 9' TERM; echo ready; sleep 1000 & wait", func(s *Spec) { s.Limits.Time = 2 * time.Second })
+			if took := time.Since(begin); !res.TimedOut || res.ExitCode != 9 || res.OK() || took > time.Minute {
 				t.Errorf("%+v after %s", res, took)
 			}
-			if !strings.HasSuffix(text, "stdout: tidy\nnotice: Stopped: it ran longer than its limit of 500ms.") {
+			if !strings.HasSuffix(text, "stdout: tidy\nnotice: Stopped: it ran longer than its limit of 2s.") {
 				t.Errorf("%s", text)
 			}
 		})
@@ -205,7 +205,7 @@ func TestRun_cancelAndTimeLimitEndEverything(t *testing.T) {
 			mark := "LEFT_MARK=" + filepath.Base(t.TempDir()) + t.Name()
 			begin := time.Now()
 			res, text := run(t, r, "sleep 1000 & setsid sleep 1001 & (setsid sh -c 'sleep 1002; true' &) ; echo done", func(s *Spec) { s.Env = []string{mark} })
-			if took := time.Since(begin); !res.OK() || text != "stdout: done" || took > 5*time.Second {
+			if took := time.Since(begin); !res.OK() || text != "stdout: done" || took > time.Minute {
 				t.Errorf("%+v %q after %s", res, text, took)
 			}
 			if left := carriers(t, mark); len(left) > 0 {
