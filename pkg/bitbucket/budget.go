@@ -51,9 +51,9 @@ const DefaultHold = 20 * time.Second
 // tenants. It is asked before every request; it must be safe for concurrent use and answer quickly,
 // also when its own store is gone.
 type Budget interface {
-	// Take spends one call. It returns 0 when the call may be made now, else how long to wait until
-	// it is worth asking again; nothing is spent then.
-	Take(ctx context.Context, c Call, p Priority) (wait time.Duration)
+	// Take spends one call, for the connection of a workspace; "" for none. It returns 0 when the call
+	// may be made now, else how long to wait until it is worth asking again; nothing is spent then.
+	Take(ctx context.Context, c Call, p Priority, workspace string) (wait time.Duration)
 	// Exhausted tells that Bitbucket itself answered 429 to the call, so that the others hold it
 	// back as well, and more calls where 429s to different ones say so ([Held]). wait is 0 when
 	// Bitbucket did not say for how long; the latest answer to a call counts.
@@ -100,8 +100,8 @@ func Held(c Call, refused map[Call]time.Time, now time.Time) (until time.Time) {
 // noBudget allows everything.
 type noBudget struct{}
 
-func (noBudget) Take(context.Context, Call, Priority) time.Duration { return 0 }
-func (noBudget) Exhausted(context.Context, Call, time.Duration)     {}
+func (noBudget) Take(context.Context, Call, Priority, string) time.Duration { return 0 }
+func (noBudget) Exhausted(context.Context, Call, time.Duration)             {}
 
 // Route is the kind of a call: the label of metrics and what the meaning of 403 and 404 hangs on.
 type Route string

@@ -117,7 +117,7 @@ type budget struct {
 	exhausted []string
 }
 
-func (b *budget) Take(_ context.Context, c Call, p Priority) time.Duration {
+func (b *budget) Take(_ context.Context, c Call, p Priority, _ string) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.taken = append(b.taken, fmt.Sprintf("%s/%s", c.Resource, p))

@@ -101,7 +101,7 @@ func (a *Account) do(ctx context.Context, k call) error {
 // attempt spends budget and makes one request, with a span and a metric.
 func (a *Account) attempt(ctx context.Context, k call, token seal.Secret) error {
 	c := a.client
-	if wait := c.budget.Take(ctx, k.budgeted(), a.priority); wait > 0 {
+	if wait := c.budget.Take(ctx, k.budgeted(), a.priority, a.owner); wait > 0 {
 		c.metrics.refused.WithLabelValues(string(k.route), a.priority.String()).Inc()
 		return &Error{Kind: KindRateLimited, Route: k.route, Subject: k.subject, RetryAfter: wait,
 			Message: "held back by Devpilot's own budget of calls"}

@@ -28,6 +28,11 @@ const (
 	// backgroundShare is how much of the burst background calls may use up; the rest is for
 	// people.
 	backgroundShare = 0.7
+	// workspaceShare is the part of the burst, and of what comes in over the hour, that is a workspace's own
+	// share. One that used it is still served, while more than neighboursShare is left.
+	workspaceShare = 0.2
+	// neighboursShare is the part of the burst that workspaces which used their share leave to those that did not.
+	neighboursShare = 0.15
 	// maxHold bounds a hold: who asks for more than a day does not mean it.
 	maxHold = 24 * time.Hour
 	// maxHeld bounds how many refused calls are remembered per resource; a few widen the hold.
@@ -56,7 +61,8 @@ type BudgetConfig struct {
 // bitbucket.Budget and safe for concurrent use.
 //
 // The limit holds for any hour: half of it may come in one burst, the other half trickles in over
-// the hour.
+// the hour. A workspace that used its share of it leaves the last of each burst to the others, so that one which
+// asks all the time holds up itself alone.
 type Budget struct {
 	cfg     BudgetConfig
 	limiter *redis_rate.Limiter
@@ -88,20 +94,41 @@ func NewBudget(cfg BudgetConfig) *Budget {
 	}
 }
 
-// limit is the rate and burst of one priority. Both priorities spend from the same account; the
-// smaller burst makes background calls wait while people still get through.
-func (b *Budget) limit(p bitbucket.Priority) redis_rate.Limit {
+// limit is the rate and burst of one priority, for a workspace that has used its share or has not. All spend
+// from the same account; the smaller a burst is, the sooner its calls wait while others still get through.
+func (b *Budget) limit(p bitbucket.Priority, over bool) redis_rate.Limit {
 	half := max(b.cfg.Limit/2, 1)
-	l := redis_rate.Limit{Rate: half, Burst: half, Period: time.Hour}
+	part := 1.0
 	if p == bitbucket.Background {
-		l.Burst = max(int(float64(half)*backgroundShare), 1)
+		part = backgroundShare
 	}
-	return l
+	if over {
+		part -= neighboursShare
+	}
+	return redis_rate.Limit{Rate: half, Burst: max(int(math.Round(float64(half)*part)), 1), Period: time.Hour}
+}
+
+// share is what a workspace may use before it leaves a part of each burst to the others.
+func (b *Budget) share() redis_rate.Limit {
+	calls := max(int(math.Round(float64(b.cfg.Limit/2)*workspaceShare)), 1)
+	return redis_rate.Limit{Rate: calls, Burst: calls, Period: time.Hour}
+}
+
+// over tells whether a workspace has used its share of a pool.
+func (b *Budget) over(ctx context.Context, pool, workspace string) (bool, error) {
+	if workspace == "" {
+		return false, nil
+	}
+	res, err := b.limiter.AllowN(ctx, shareKey(b.cfg.Consumer, pool, workspace), b.share(), 0)
+	if err != nil {
+		return false, err
+	}
+	return res.Remaining == 0, nil
 }
 
 // Take spends one call, or says how long to wait. While Redis is away it spends from a fixed local
 // share.
-func (b *Budget) Take(ctx context.Context, c bitbucket.Call, p bitbucket.Priority) time.Duration {
+func (b *Budget) Take(ctx context.Context, c bitbucket.Call, p bitbucket.Priority, workspace string) time.Duration {
 	c = hashed(c)
 	refused, err := b.refused(ctx, c.Resource)
 	b.mu.Lock()
@@ -119,7 +146,7 @@ func (b *Budget) Take(ctx context.Context, c bitbucket.Call, p bitbucket.Priorit
 	}
 	var wait time.Duration
 	if err == nil {
-		wait, err = b.shared(ctx, c.Resource, p)
+		wait, err = b.shared(ctx, pool(c.Resource), p, workspace)
 	}
 	b.noteAway(ctx, err)
 	if err != nil {
@@ -172,16 +199,31 @@ func hashed(c bitbucket.Call) bitbucket.Call {
 	return c
 }
 
-func (b *Budget) shared(ctx context.Context, r bitbucket.Resource, p bitbucket.Priority) (time.Duration, error) {
-	res, err := b.limiter.AllowN(ctx, budgetKey(b.cfg.Consumer, pool(r)), b.limit(p), 1)
+func (b *Budget) shared(ctx context.Context, pool string, p bitbucket.Priority, workspace string) (time.Duration, error) {
+	over, err := b.over(ctx, pool, workspace)
 	if err != nil {
 		return 0, err
 	}
-	b.metrics.left.WithLabelValues(pool(r), p.String()).Set(float64(res.Remaining))
-	if res.Allowed > 0 {
-		return 0, nil
+	res, err := b.limiter.AllowN(ctx, budgetKey(b.cfg.Consumer, pool), b.limit(p, over), 1)
+	if err != nil {
+		return 0, err
 	}
-	return max(res.RetryAfter, time.Millisecond), nil
+	b.metrics.left.WithLabelValues(pool, p.String()).Set(float64(b.left(p, res.ResetAfter)))
+	if res.Allowed == 0 {
+		return max(res.RetryAfter, time.Millisecond), nil
+	}
+	if workspace != "" {
+		// A call that is not counted is made all the same: it was taken from what all share.
+		_, _ = b.limiter.AllowN(ctx, shareKey(b.cfg.Consumer, pool, workspace), b.share(), 1)
+	}
+	return 0, nil
+}
+
+// left is how many calls of a priority may be made at once while reset is the time until all are there again.
+func (b *Budget) left(p bitbucket.Priority, reset time.Duration) int {
+	limit := b.limit(p, false)
+	each := limit.Period / time.Duration(limit.Rate)
+	return max(limit.Burst-int((reset+each-1)/each), 0)
 }
 
 func (b *Budget) takeLocal(r bitbucket.Resource, p bitbucket.Priority) time.Duration {

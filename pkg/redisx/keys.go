@@ -29,6 +29,13 @@ func budgetKey(consumer, pool string) string {
 	return Key("bitbucket", "budget", hex.EncodeToString(sum[:8]), pool)
 }
 
+// shareKey: string as budgetKey's, of what one workspace used of it; lives as long as that is in debt, an hour at most.
+// The workspace is hashed: it names a customer.
+func shareKey(consumer, pool, workspace string) string {
+	sum := sha256.Sum256([]byte(consumer))
+	return Key("bitbucket", "share", hex.EncodeToString(sum[:8]), pool, ownerID(workspace))
+}
+
 // holdKey: sorted set of the calls that Bitbucket's own 429 holds back, by when they may be made
 // again; there as long as the longest of them, a day at most.
 func holdKey(consumer, resource string) string {

@@ -380,7 +380,7 @@ var (
 
 func take(t *testing.T, b *redisx.Budget, p bitbucket.Priority) (n int) {
 	t.Helper()
-	for n < 10_000 && b.Take(t.Context(), repositories, p) == 0 {
+	for n < 10_000 && b.Take(t.Context(), repositories, p, "") == 0 {
 		n++
 	}
 	return n
@@ -397,16 +397,16 @@ func TestBudget_replicasShareIt(t *testing.T) {
 	if n := take(t, two, bitbucket.Interactive); n != 15 {
 		t.Fatalf("%d were left to people", n)
 	}
-	wait := one.Take(t.Context(), repositories, bitbucket.Interactive)
+	wait := one.Take(t.Context(), repositories, bitbucket.Interactive, "")
 	if wait < 30*time.Second || wait > 2*time.Minute {
 		t.Fatalf("the next call waits %v, at 50 an hour", wait)
 	}
-	if one.Take(t.Context(), hooks, bitbucket.Interactive) != 0 {
+	if one.Take(t.Context(), hooks, bitbucket.Interactive, "") != 0 {
 		t.Fatal("another resource has a budget of its own")
 	}
 	other := cfg
 	other.Consumer = "another-key"
-	if redisx.NewBudget(other).Take(t.Context(), repositories, bitbucket.Interactive) != 0 {
+	if redisx.NewBudget(other).Take(t.Context(), repositories, bitbucket.Interactive, "") != 0 {
 		t.Fatal("another consumer has a budget of its own")
 	}
 }
@@ -417,12 +417,12 @@ func TestBudget_a429HoldsEverybodyBack(t *testing.T) {
 	one, two := redisx.NewBudget(cfg), redisx.NewBudget(cfg)
 	one.Exhausted(t.Context(), repositories, 5*time.Minute)
 	for _, b := range []*redisx.Budget{one, two} {
-		if d := b.Take(t.Context(), repositories, bitbucket.Interactive); d < 4*time.Minute || d > 5*time.Minute {
+		if d := b.Take(t.Context(), repositories, bitbucket.Interactive, ""); d < 4*time.Minute || d > 5*time.Minute {
 			t.Errorf("waits %v", d)
 		}
 	}
 	one.Exhausted(t.Context(), hooks, 0)
-	if d := two.Take(t.Context(), hooks, bitbucket.Interactive); d <= 0 || d > bitbucket.DefaultHold {
+	if d := two.Take(t.Context(), hooks, bitbucket.Interactive, ""); d <= 0 || d > bitbucket.DefaultHold {
 		t.Errorf("a 429 without a time holds for %v", d)
 	}
 }
@@ -438,14 +438,14 @@ func TestBudget_withoutRedisItIsAFixedLocalShare(t *testing.T) {
 	if background+interactive != 20 || background >= 20 || background < 10 {
 		t.Fatalf("%d background and %d interactive calls from a tenth of 400, half of it at once", background, interactive)
 	}
-	if d := b.Take(t.Context(), repositories, bitbucket.Interactive); d <= 0 || d > 5*time.Minute {
+	if d := b.Take(t.Context(), repositories, bitbucket.Interactive, ""); d <= 0 || d > 5*time.Minute {
 		t.Fatalf("the next call waits %v", d)
 	}
 	if d := time.Since(start); d > time.Minute {
 		t.Fatalf("asking without Redis took %v", d)
 	}
 	b.Exhausted(t.Context(), hooks, time.Minute)
-	if d := b.Take(t.Context(), hooks, bitbucket.Interactive); d < 50*time.Second {
+	if d := b.Take(t.Context(), hooks, bitbucket.Interactive, ""); d < 50*time.Second {
 		t.Fatalf("a 429 is forgotten without Redis: %v", d)
 	}
 	if n := strings.Count(log.Text(), "redis is away"); n != 1 {
@@ -454,7 +454,7 @@ func TestBudget_withoutRedisItIsAFixedLocalShare(t *testing.T) {
 	log.MustNotContain(t, "consumer-key")
 	r.Start()
 	testkit.Eventually(t, wait, func() error {
-		if d := b.Take(t.Context(), repositories, bitbucket.Interactive); d != 0 {
+		if d := b.Take(t.Context(), repositories, bitbucket.Interactive, ""); d != 0 {
 			return fmt.Errorf("waits %v although Redis is back", d)
 		}
 		return nil
@@ -465,7 +465,7 @@ func TestKeys_allHaveATimeToLive(t *testing.T) {
 	r := testkit.Redis(t)
 	c := client(t, r.URL())
 	b := redisx.NewBudget(redisx.BudgetConfig{Client: c, Consumer: "consumer-key"})
-	b.Take(t.Context(), repositories, bitbucket.Interactive)
+	b.Take(t.Context(), repositories, bitbucket.Interactive, "")
 	b.Exhausted(t.Context(), bitbucket.Call{Resource: bitbucket.ResourceOther, Route: bitbucket.RouteUser}, 0)
 	if err := cache(t, c).Set(t.Context(), redisx.Key("repo", "listing", "x"), []byte("x"), time.Minute); err != nil {
 		t.Fatal(err)

@@ -72,7 +72,7 @@ type Usage struct {
 	Pool           string
 	Limit          int // calls an hour
 	Used           int // in the last hour, of all
-	Left           int // that may be made at once
+	Left           int // that the workspace may make at once
 	LeftBackground int // of those, by what runs in the background
 	// BackgroundWait is how long the background waits for its next call; 0 when it need not.
 	BackgroundWait time.Duration
@@ -96,7 +96,7 @@ func (b *Budget) Usage(ctx context.Context, workspace string) ([]Usage, error) {
 	var out []Usage
 	for _, name := range []string{PoolAPI, PoolWebhooks} {
 		u := Usage{Pool: name, Limit: b.cfg.Limit}
-		if err := b.usage(ctx, ownerID(workspace), &u); err != nil {
+		if err := b.usage(ctx, workspace, &u); err != nil {
 			return nil, fmt.Errorf("redisx: read the use of calls: %w", err)
 		}
 		out = append(out, u)
@@ -104,19 +104,23 @@ func (b *Budget) Usage(ctx context.Context, workspace string) ([]Usage, error) {
 	return out, nil
 }
 
-func (b *Budget) usage(ctx context.Context, owner string, u *Usage) error {
-	key := budgetKey(b.cfg.Consumer, u.Pool)
-	all, err := b.limiter.AllowN(ctx, key, b.limit(bitbucket.Interactive), 0)
+func (b *Budget) usage(ctx context.Context, workspace string, u *Usage) error {
+	over, err := b.over(ctx, u.Pool, workspace)
 	if err != nil {
 		return err
 	}
-	behind, err := b.limiter.AllowN(ctx, key, b.limit(bitbucket.Background), 0)
+	key := budgetKey(b.cfg.Consumer, u.Pool)
+	all, err := b.limiter.AllowN(ctx, key, b.limit(bitbucket.Interactive, over), 0)
+	if err != nil {
+		return err
+	}
+	behind, err := b.limiter.AllowN(ctx, key, b.limit(bitbucket.Background, over), 0)
 	if err != nil {
 		return err
 	}
 	u.Left, u.LeftBackground = all.Remaining, behind.Remaining
 	if behind.Remaining == 0 {
-		u.BackgroundWait = max(b.untilNext(all.ResetAfter), time.Second)
+		u.BackgroundWait = max(b.untilNext(over, all.ResetAfter), time.Second)
 	}
 	now := b.now().Unix() / int64(useSlot.Seconds())
 	pipe := b.cfg.Client.Pipeline()
@@ -127,7 +131,7 @@ func (b *Budget) usage(ctx context.Context, owner string, u *Usage) error {
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
-	own := map[Use]int{}
+	own, owner := map[Use]int{}, ownerID(workspace)
 	for _, s := range slots {
 		for field, count := range s.Val() {
 			parts := strings.Split(field, " ")
@@ -155,8 +159,8 @@ func (b *Budget) usage(ctx context.Context, owner string, u *Usage) error {
 
 // untilNext is how long the background waits for its next call while reset is the time until all calls
 // are there again: its burst is smaller than that of people by a share of the whole.
-func (b *Budget) untilNext(reset time.Duration) time.Duration {
-	limit := b.limit(bitbucket.Background)
+func (b *Budget) untilNext(over bool, reset time.Duration) time.Duration {
+	limit := b.limit(bitbucket.Background, over)
 	each := limit.Period / time.Duration(limit.Rate)
 	return reset - time.Duration(limit.Burst-1)*each
 }

@@ -27,7 +27,7 @@ func TestUsage_tellsWhoUsedWhat(t *testing.T) {
 	call := func(b *redisx.Budget, c bitbucket.Call, p bitbucket.Priority, workspace string, n int) {
 		t.Helper()
 		for range n {
-			if wait := b.Take(t.Context(), c, p); wait > 0 {
+			if wait := b.Take(t.Context(), c, p, ""); wait > 0 {
 				t.Fatalf("%v waits %v", c, wait)
 			}
 			b.Made(t.Context(), c, p, workspace)
@@ -70,16 +70,16 @@ func TestBudget_theBackgroundGivesWay(t *testing.T) {
 	r := testkit.Redis(t)
 	b := redisx.NewBudget(redisx.BudgetConfig{Client: client(t, r.URL()), Consumer: "consumer-key", Limit: 40})
 	spent := 0
-	for b.Take(t.Context(), branches, bitbucket.Background) == 0 {
+	for b.Take(t.Context(), branches, bitbucket.Background, "") == 0 {
 		spent++
 	}
 	if spent != 14 {
 		t.Errorf("the background has %d of 20", spent)
 	}
-	if b.Take(t.Context(), user, bitbucket.Background) == 0 {
+	if b.Take(t.Context(), user, bitbucket.Background, "") == 0 {
 		t.Error("the account's calls are counted apart from the repositories'")
 	}
-	if b.Take(t.Context(), hookCalls, bitbucket.Background) > 0 {
+	if b.Take(t.Context(), hookCalls, bitbucket.Background, "") > 0 {
 		t.Error("webhooks are not counted apart")
 	}
 	u, err := b.Usage(t.Context(), "acme-inc")
@@ -87,12 +87,39 @@ func TestBudget_theBackgroundGivesWay(t *testing.T) {
 		t.Errorf("%+v, %v", u, err)
 	}
 	for n := range 6 {
-		if wait := b.Take(t.Context(), branches, bitbucket.Interactive); wait > 0 {
+		if wait := b.Take(t.Context(), branches, bitbucket.Interactive, ""); wait > 0 {
 			t.Fatalf("interactive call %d waits %v", n, wait)
 		}
 	}
-	if b.Take(t.Context(), branches, bitbucket.Interactive) == 0 {
+	if b.Take(t.Context(), branches, bitbucket.Interactive, "") == 0 {
 		t.Error("more than there is")
+	}
+}
+
+// TestBudget_aWorkspaceThatAsksAllTheTimeLeavesSomeToOthers: whoever used its share waits first, people and background alike,
+// and is told so; alone it has nearly all.
+func TestBudget_aWorkspaceThatAsksAllTheTimeLeavesSomeToOthers(t *testing.T) {
+	r := testkit.Redis(t)
+	b := redisx.NewBudget(redisx.BudgetConfig{Client: client(t, r.URL()), Consumer: "consumer-key", Limit: 200})
+	all := func(p bitbucket.Priority, workspace string) (n int) {
+		for n < 1000 && b.Take(t.Context(), branches, p, workspace) == 0 {
+			n++
+		}
+		return n
+	}
+	for _, step := range []struct {
+		who  string
+		p    bitbucket.Priority
+		want int // of 100
+	}{
+		{"busy", bitbucket.Background, 55},
+		{"acme-inc", bitbucket.Background, 15},
+		{"busy", bitbucket.Interactive, 15},
+		{"acme-inc", bitbucket.Interactive, 5}, // what its share has left
+	} {
+		if n := all(step.p, step.who); n != step.want {
+			t.Errorf("%s, %s: %d calls, not %d", step.who, step.p, n, step.want)
+		}
 	}
 }
 
@@ -103,11 +130,11 @@ func TestUsage_whileRedisIsAway(t *testing.T) {
 	b := redisx.NewBudget(redisx.BudgetConfig{Client: client(t, r.URL()), Consumer: "consumer-key", Limit: 200, LocalShare: 0.1})
 	r.Stop()
 	spent := 0
-	for b.Take(t.Context(), branches, bitbucket.Background) == 0 {
+	for b.Take(t.Context(), branches, bitbucket.Background, "") == 0 {
 		b.Made(t.Context(), branches, bitbucket.Background, "acme-inc")
 		spent++
 	}
-	if spent != 7 || b.Take(t.Context(), branches, bitbucket.Interactive) > 0 {
+	if spent != 7 || b.Take(t.Context(), branches, bitbucket.Interactive, "") > 0 {
 		t.Errorf("the background has %d of the local 10, or people get none", spent)
 	}
 	if u, err := b.Usage(t.Context(), "acme-inc"); err == nil {

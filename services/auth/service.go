@@ -124,8 +124,8 @@ func unheld(b *redisx.Budget) bitbucket.Budget { return counted{b} }
 type counted struct{ *redisx.Budget }
 
 // Take spends a call where there is one.
-func (c counted) Take(ctx context.Context, call bitbucket.Call, p bitbucket.Priority) time.Duration {
-	c.Budget.Take(ctx, call, p)
+func (c counted) Take(ctx context.Context, call bitbucket.Call, p bitbucket.Priority, workspace string) time.Duration {
+	c.Budget.Take(ctx, call, p, workspace)
 	return 0
 }
 

@@ -899,7 +899,7 @@ type CallBudget struct {
 	// BackgroundTime When a background call may be made again; absent when it may now.
 	BackgroundTime *time.Time `json:"backgroundTime,omitempty"`
 
-	// Left How many may be made at once, for people.
+	// Left How many the workspace may make at once, for people. One that used its share leaves some to others.
 	Left int32 `json:"left"`
 
 	// LeftBackground The same for what runs in the background, which gives way to people.

@@ -319,7 +319,7 @@ type CallBudget struct {
 	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// How many were made in the last hour, of all connections of the consumer.
 	Used int32 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
-	// How many may be made at once, for people.
+	// How many the workspace may make at once, for people. One that used its share leaves some to others.
 	Left int32 `protobuf:"varint,4,opt,name=left,proto3" json:"left,omitempty"`
 	// The same for what runs in the background, which gives way to people.
 	LeftBackground int32 `protobuf:"varint,5,opt,name=left_background,json=leftBackground,proto3" json:"left_background,omitempty"`

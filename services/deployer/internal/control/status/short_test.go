@@ -21,7 +21,7 @@ type short struct {
 	asked  atomic.Int32
 }
 
-func (s *short) Take(_ context.Context, c bitbucket.Call, p bitbucket.Priority) time.Duration {
+func (s *short) Take(_ context.Context, c bitbucket.Call, p bitbucket.Priority, _ string) time.Duration {
 	if s.filled.Load() || p != bitbucket.Background {
 		return 0
 	}
