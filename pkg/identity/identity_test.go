@@ -154,13 +154,74 @@ func TestCallerToken_goodOnesAreRememberedOnlyWhileTheyLive(t *testing.T) {
 	}
 	w.clock.t = start
 	for i := range maxCallers + 10 {
-		v.callers.put(fmt.Sprint(i), "", w.clock.t)
+		v.callers.put(fmt.Sprint(i), "", w.clock.t, w.clock.t)
 	}
 	if v.callers.entries.Len() > maxCallers {
 		t.Errorf("%d tokens are remembered", v.callers.entries.Len())
 	}
 	if got, err := v.Caller(token); err != nil || got != "repo" {
 		t.Errorf("forgotten and not verified again: %q, %v", got, err)
+	}
+}
+
+// A machine's clock that was wrong for a moment leaves nothing behind: neither are tokens of that time given out again, nor is
+// what was found good then good for longer.
+func TestTokens_aClockThatWasWrongLeavesNothingBehind(t *testing.T) {
+	id := jane
+	id.RequestID = ""
+	for _, jump := range []time.Duration{10 * time.Second, 3 * time.Hour, -2 * time.Minute, -3 * time.Hour} {
+		w := newWorld(t)
+		gateway, auth := w.signer(t, Gateway), w.verifier("auth")
+		sign := func() (user, caller string) {
+			user, err := gateway.SignUser(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if caller, err = gateway.SignCaller("auth"); err != nil {
+				t.Fatal(err)
+			}
+			return user, caller
+		}
+		w.clock.t = start.Add(jump)
+		earlierUser, earlier := sign()
+		w.clock.t = start
+		user, caller := sign()
+		if user == earlierUser || caller == earlier {
+			t.Errorf("%v off: tokens of then are given out again", jump)
+		}
+		if _, err := auth.User(user); err != nil {
+			t.Errorf("%v off: %v", jump, err)
+		}
+		if _, err := auth.Caller(caller); err != nil {
+			t.Errorf("%v off: %v", jump, err)
+		}
+		w.clock.t = start.Add(jump) // it remembers both
+		for what, err := range map[string]error{"user": second(auth.User(user)), "caller": second(auth.Caller(caller))} {
+			if lives := jump == 10*time.Second; lives != (err == nil) {
+				t.Errorf("by a clock that is %v off the token of a %s is judged %v", jump, what, err)
+			}
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// The time of a caller token alone tells that two clocks differ; whatever else is wrong with it is no matter of clocks.
+func TestCallerToken_clocksThatDifferAreNamed(t *testing.T) {
+	for _, jump := range []time.Duration{-time.Hour, -2 * time.Minute, 10 * time.Second, time.Hour} {
+		w := newWorld(t)
+		v := w.verifier("auth")
+		good := w.caller(t, "repo", "auth")
+		w.clock.t = start.Add(-jump)
+		var clock *ClockError
+		if _, err := v.Caller(good); !errors.As(err, &clock) || !errors.Is(err, ErrInvalid) || clock.Caller != "repo" || clock.Ahead != jump {
+			t.Errorf("signed by a clock that is %v ahead: %v", jump, err)
+		}
+		for _, bad := range []string{good[:len(good)-8] + "AAAAAAAA", w.caller(t, "repo", "deployer"), ""} {
+			if _, err := v.Caller(bad); errors.As(err, &clock) || !errors.Is(err, ErrInvalid) {
+				t.Errorf("a token that is wrong anyway, %v ahead: %v", jump, err)
+			}
+		}
 	}
 }
 
@@ -231,7 +292,7 @@ func TestUserToken_goodOnesAreVerifiedOnce(t *testing.T) {
 	}
 	w.clock.t = start
 	for i := range maxUsers + 10 {
-		v.users.put(fmt.Sprint(i), jane, w.clock.t)
+		v.users.put(fmt.Sprint(i), jane, w.clock.t, w.clock.t)
 	}
 	if n := v.users.entries.Len(); n > maxUsers {
 		t.Errorf("%d tokens are remembered", n)

@@ -13,12 +13,13 @@ const (
 	maxUsers   = 4096
 )
 
-// memory keeps values until a time. Safe for concurrent use.
+// memory keeps values for a while that the wall clock must be in: one that was set ahead and back again leaves
+// nothing behind that is good in the future alone. Safe for concurrent use.
 type memory[K comparable, V any] struct{ entries *lru.Cache[K, entry[V]] }
 
 type entry[V any] struct {
-	value V
-	until time.Time
+	value       V
+	from, until time.Time
 }
 
 func newMemory[K comparable, V any](size int) memory[K, V] {
@@ -31,12 +32,12 @@ func newMemory[K comparable, V any](size int) memory[K, V] {
 
 func (m memory[K, V]) get(key K, now time.Time) (value V, ok bool) {
 	e, ok := m.entries.Get(key)
-	if !ok || !now.Before(e.until) {
+	if now = now.Round(0); !ok || now.Before(e.from) || !now.Before(e.until) {
 		return value, false
 	}
 	return e.value, true
 }
 
-func (m memory[K, V]) put(key K, value V, until time.Time) {
-	m.entries.Add(key, entry[V]{value, until})
+func (m memory[K, V]) put(key K, value V, from, until time.Time) {
+	m.entries.Add(key, entry[V]{value, from.Round(0), until.Round(0)})
 }

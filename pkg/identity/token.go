@@ -36,6 +36,24 @@ var ErrInvalid = errors.New("identity: token not valid")
 // ErrExpired is in the error, beside ErrInvalid, of a token that was good once.
 var ErrExpired = errors.New("identity: token expired")
 
+// ClockError is in the error of a caller token that is good but for its time: a caller signs anew every half a minute, so
+// that the clocks of the two machines differ.
+type ClockError struct {
+	Caller string
+	// Ahead is how far the time of issue is ahead of this machine's clock; negative where it is behind, then half a minute more
+	// than the clocks differ by, at most.
+	Ahead time.Duration
+	err   error
+}
+
+// Error implements error.
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("the clocks differ: %s signed at %v from now: %v", e.Caller, e.Ahead, e.err)
+}
+
+// Unwrap is what was wrong with the token.
+func (e *ClockError) Unwrap() error { return e.err }
+
 type userClaims struct {
 	jwt.RegisteredClaims
 	Kind      SubjectKind `json:"knd"`
@@ -98,7 +116,7 @@ func (s *Signer) SignUser(id Identity) (string, error) {
 	c.Apps = id.Apps.IDs()
 	token, err := s.sign(userType, c)
 	if err == nil && id.RequestID == "" {
-		s.users.put(id, token, c.IssuedAt.Add(userReuse))
+		s.users.put(id, token, c.IssuedAt.Time, c.IssuedAt.Add(userReuse))
 	}
 	return token, err
 }
@@ -124,7 +142,7 @@ func (s *Signer) SignCaller(target string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s.callers.put(target, token, now.Add(callerReuse))
+	s.callers.put(target, token, now, now.Add(callerReuse))
 	return token, nil
 }
 
@@ -196,21 +214,25 @@ func (v *Verifier) User(token string) (Identity, error) {
 		id.Scope = scope
 	}
 	id.Apps = LimitedTo(c.Apps...)
-	v.users.put(token, id, c.ExpiresAt.Time)
+	v.users.put(token, id, c.IssuedAt.Add(-leeway), c.ExpiresAt.Time)
 	return id, nil
 }
 
 // Caller verifies a caller token: signed by the key of the service it names, meant for this
-// service, not expired; it returns the caller's name. Errors wrap ErrInvalid.
+// service, not expired; it returns the caller's name. Errors wrap ErrInvalid, in a ClockError where
+// the time alone is wrong.
 func (v *Verifier) Caller(token string) (string, error) {
 	if name, ok := v.callers.get(token, v.now()); ok {
 		return name, nil
 	}
 	var c jwt.RegisteredClaims
 	if err := v.parse(token, callerType, v.service, &c, func() string { return c.Issuer }); err != nil {
+		if errors.Is(err, ErrExpired) || errors.Is(err, jwt.ErrTokenUsedBeforeIssued) {
+			return "", &ClockError{Caller: c.Issuer, Ahead: c.IssuedAt.Sub(v.now()).Round(time.Second), err: err}
+		}
 		return "", err
 	}
-	v.callers.put(token, c.Issuer, c.ExpiresAt.Time)
+	v.callers.put(token, c.Issuer, c.IssuedAt.Add(-leeway), c.ExpiresAt.Time)
 	return c.Issuer, nil
 }
 

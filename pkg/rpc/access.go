@@ -57,6 +57,9 @@ func access(v *identity.Verifier, policy Policy, certified bool) layer {
 			return next(ctx)
 		}
 		caller, err := v.Caller(incoming(ctx, mdCaller))
+		if clock := (*identity.ClockError)(nil); errors.As(err, &clock) {
+			return apierr.New(apierr.ReasonServiceUnavailable, "The clocks of Devpilot's machines differ. Whoever runs it should set them, best by NTP.", apierr.WithCause(err))
+		}
 		if err != nil {
 			return apierr.New(apierr.ReasonUnauthenticated, "The calling service did not prove who it is.", apierr.WithCause(err))
 		}

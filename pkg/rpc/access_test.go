@@ -257,6 +257,20 @@ func TestCheckPolicy(t *testing.T) {
 	}
 }
 
+// Where the clocks of caller and server differ, the call is refused by what is wrong, and may go to another replica.
+func TestServer_saysThatClocksDiffer(t *testing.T) {
+	n := newNode(t, open())
+	kinds(t, func(t *testing.T, call func(context.Context, *grpc.ClientConn, string) error) {
+		for _, off := range []time.Duration{-time.Hour, 10 * time.Second, time.Hour} {
+			md := metadata.Pairs("devpilot-caller-token", signedAt(t, n.keys, time.Now().Add(off), "devpilot-caller+jwt", jwt.MapClaims{"aud": "auth"}))
+			err := call(metadata.NewOutgoingContext(t.Context(), md), n.raw(), "acme-inc")
+			if status.Code(err) != codes.Unavailable || !apierr.Has(err, apierr.ReasonServiceUnavailable) || !strings.Contains(err.Error(), "clocks of Devpilot's machines differ") {
+				t.Errorf("signed %v ahead: %v", off, err)
+			}
+		}
+	})
+}
+
 // TestServer_expiredUserTokens: history may have expired on its way through the product, the
 // gateway's own word may not.
 func TestServer_expiredUserTokens(t *testing.T) {
@@ -278,13 +292,16 @@ func TestServer_expiredUserTokens(t *testing.T) {
 // expiredToken signs a token of an hour ago with the gateway's key, read from a keys file.
 func expiredToken(t *testing.T, keys *identity.Keys) string {
 	t.Helper()
+	return signedAt(t, keys, time.Now().Add(-time.Hour), "devpilot-user+jwt", jwt.MapClaims{"aud": "devpilot", "sub": "user-1", "knd": "session"})
+}
+
+// signedAt signs a token of a time with the gateway's key.
+func signedAt(t *testing.T, keys *identity.Keys, at time.Time, typ string, claims jwt.MapClaims) string {
+	t.Helper()
 	key, id := gatewayKey(t, keys)
-	then := time.Now().Add(-time.Hour)
-	tok := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
-		"iss": "gateway", "aud": "devpilot", "sub": "user-1", "knd": "session",
-		"iat": then.Unix(), "exp": then.Add(time.Minute).Unix(),
-	})
-	tok.Header["typ"], tok.Header["kid"] = "devpilot-user+jwt", id
+	claims["iss"], claims["iat"], claims["exp"] = "gateway", at.Unix(), at.Add(time.Minute).Unix()
+	tok := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims)
+	tok.Header["typ"], tok.Header["kid"] = typ, id
 	s, err := tok.SignedString(key)
 	if err != nil {
 		t.Fatal(err)

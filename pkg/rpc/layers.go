@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
 )
 
@@ -111,13 +112,16 @@ func whenOpen(open func() bool) layer {
 
 // mapErrors makes sure that nothing but typed errors leaves: an untyped one becomes INTERNAL with
 // a neutral text and an id that the access line shows too. Answers of a handler are final: the
-// client is told not to retry, which leaves retries to connections that failed.
+// client is told not to retry, which leaves retries to connections that failed, and to replicas whose
+// clock may be right where that of this one is not.
 func mapErrors(ctx context.Context, c *call, next func(context.Context) error) error {
 	err := next(ctx)
 	if err == nil {
 		return nil
 	}
-	c.setTrailer(mdRetryPushback, "-1")
+	if clock := (*identity.ClockError)(nil); !errors.As(err, &clock) {
+		c.setTrailer(mdRetryPushback, "-1")
+	}
 	e := apierr.From(err)
 	switch {
 	case e.Kind() == apierr.Internal && e.Detail(apierr.DetailErrorID) == "":
