@@ -249,9 +249,9 @@ SEED := 0
 ROLLS := 20
 
 .PHONY: chaos-cluster
-chaos-cluster: ## Kill, freeze and cut off processes of a whole cluster for FOR=1h while people push, PUSHES=10000 at most; SEED chooses the faults
+chaos-cluster: ## Kill, freeze and cut off processes of a whole cluster, and have their clocks jump, for FOR=1h while people push, PUSHES=10000 at most; SEED chooses the faults
 	@.ci/needs
-	go test -count 1 -vet=off -timeout 0 -run '^TestAlone_ChaosCluster$$' -v ./services/allinone/e2e -cluster.for $(FOR) -cluster.pushes $(PUSHES) -cluster.seed $(SEED) -cluster.rate 8 -cluster.repositories 12
+	go test -count 1 -vet=off -timeout 0 -run '^TestAlone_ChaosCluster$$' -v ./services/allinone/e2e -cluster.for $(FOR) -cluster.pushes $(PUSHES) -cluster.seed $(SEED) -cluster.rate 8 -cluster.repositories 12 -cluster.clocks
 
 .PHONY: rolling
 rolling: ## Restart everything of a cluster ROLLS=20 times under load: no call fails, and no push is lost

@@ -56,12 +56,12 @@ func (e *Emulator) advertise(w http.ResponseWriter, r *http.Request, request *gi
 		if _, err := fmt.Fprintf(w, "%04x%s0000", len(line)+4, line); err != nil {
 			return nil //nolint:nilerr // the client is gone
 		}
-		_ = e.pack(w, nil, r, request, dir, "--http-backend-info-refs") // the client is told in the answer
+		_ = e.pack(w, nil, r, request, dir, "--advertise-refs") // the client is told in the answer
 		return nil
 	}
 	said, err := e.git.advertised.get(!e.currentSwitches().RefuseAnySHA1, func() ([]byte, error) {
 		var out bytes.Buffer
-		err := e.pack(&out, nil, r, request, dir, "--http-backend-info-refs")
+		err := e.pack(&out, nil, r, request, dir, "--advertise-refs")
 		return out.Bytes(), err
 	})
 	if err != nil {

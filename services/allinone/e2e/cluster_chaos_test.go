@@ -19,6 +19,7 @@ var (
 	clusterRepos  = flag.Int("cluster.repositories", 2, "how many repositories there are; a webhook keeps its newest 1,000 deliveries")
 	clusterLogs   = flag.String("cluster.logs", "", "directory where logs of all processes stay; none when empty")
 	clusterRolls  = flag.Int("cluster.rolls", 1, "how often everything is restarted under load")
+	clusterClocks = flag.Bool("cluster.clocks", false, "build programs whose clocks can be set, and have clocks jump as well; everything is compiled anew for it")
 	clusterFrom   = flag.String("cluster.from", "", "directory of programs that were built earlier: everything begins with them, and each restart of everything changes between them and this tree's")
 )
 
@@ -54,9 +55,13 @@ func seeded(t *testing.T) uint64 {
 func TestAlone_ChaosCluster(t *testing.T) {
 	seed := seeded(t)
 	c := openCluster(t, pair)
+	c.sayWhereTheyStand()
 	l := c.prepare(t, *clusterRepos)
 	before := c.inventory()
 	l.begin(seed, *clusterRate, *clusterPushes, 2)
+	if *clusterClocks {
+		l.clocksJump()
+	}
 	until := time.Now().Add(*clusterFor)
 	made := &faults{}
 	c.suffer(t, seed, made, func() bool {

@@ -48,6 +48,18 @@ var (
 	}
 )
 
+// clockFault needs programs of -cluster.clocks.
+var clockFault = clusterFault{"the clock of a process jumps", 3, setClock}
+
+// madeFaults are the two lists of this run.
+func madeFaults() [2][]clusterFault {
+	services := serviceFaults
+	if *clusterClocks {
+		services = append(slices.Clone(services), clockFault)
+	}
+	return [2][]clusterFault{services, storeFaults}
+}
+
 // anyFault chooses one.
 func anyFault(list []clusterFault, rnd *rand.Rand) clusterFault {
 	all := 0
@@ -137,6 +149,45 @@ func cutOneStore(c *cluster, rnd *rand.Rand) string {
 	took := c.cutWays(c.stores[p][n:n+1], d, rnd)
 	c.await(c.at(p))
 	return fmt.Sprintf("%v, n%d, %s, for %v", p, n, called, took)
+}
+
+// clockJumps are what a machine that was paused is behind by, and more than anything lives that is short-lived, ahead and back.
+var clockJumps = []time.Duration{
+	10 * time.Second, 2 * time.Minute, 3 * time.Hour, 400 * 24 * time.Hour,
+	-10 * time.Second, -2 * time.Minute, -3 * time.Hour, -400 * 24 * time.Hour,
+}
+
+// clocksJump has the clock of a process of each service jump, by all that there are, one after the other. Calls may fail while it is
+// wrong, and none does once it is right again.
+func (l *crowd) clocksJump() {
+	for i, jump := range clockJumps {
+		for _, service := range testkit.Services {
+			p := seat{service, i % pair}
+			l.c.clocks[p].Set(jump)
+			goesOn(2 * time.Second)
+			l.c.clocks[p].Set(0)
+			l.c.await(l.c.at(p))
+			goesOn(time.Second) // what was under way ends
+			right := time.Now()
+			goesOn(2 * time.Second)
+			for _, call := range l.between(right, time.Now()) {
+				if call.err != nil {
+					l.t.Errorf("after the clock of %v was off by %v: %s: %v", p, jump, call.what, call.err)
+				}
+			}
+		}
+	}
+}
+
+// setClock has a process's clock jump, and back again.
+func setClock(c *cluster, rnd *rand.Rand) string {
+	p := c.anyone(rnd)
+	jump := clockJumps[rnd.IntN(len(clockJumps))]
+	c.clocks[p].Set(jump)
+	took := goesOn(lasting(rnd))
+	c.clocks[p].Set(0)
+	c.await(c.at(p))
+	return fmt.Sprintf("%v, by %v, for %v", p, jump, took)
 }
 
 // rollService restarts all processes of a service, as an upgrade does: one after the other, the next when the
@@ -360,7 +411,7 @@ func faultsOf(seed uint64, list int) *rand.Rand {
 func (c *cluster) suffer(t *testing.T, seed uint64, made *faults, over func() bool) {
 	t.Helper()
 	var both sync.WaitGroup
-	for i, list := range [][]clusterFault{serviceFaults, storeFaults} {
+	for i, list := range madeFaults() {
 		rnd := faultsOf(seed, i)
 		both.Go(func() {
 			for !over() && !t.Failed() {

@@ -32,6 +32,7 @@ type cluster struct {
 	stores    map[seat][]*testkit.Link          // the ways of one to the NATS servers
 	disk      *volume                           // of the deployers
 	logs      string                            // a file for each process
+	clocks    map[seat]*testkit.Clock           // of each process, where -cluster.clocks is given
 	earlier   map[seat]bool                     // whose next start is with the programs of -cluster.from
 }
 
@@ -57,7 +58,7 @@ const (
 // openCluster starts so many processes of each service. Where there are earlier programs they begin.
 func openCluster(t *testing.T, count int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, calls: map[seat]map[string]*testkit.Link{}, stores: map[seat][]*testkit.Link{}, earlier: map[seat]bool{}}
+	c := &cluster{t: t, calls: map[seat]map[string]*testkit.Link{}, stores: map[seat][]*testkit.Link{}, clocks: map[seat]*testkit.Clock{}, earlier: map[seat]bool{}}
 	if *clusterFrom != "" {
 		for _, service := range testkit.Services {
 			for i := range max(count, clusterDeployers) {
@@ -142,6 +143,19 @@ func (c *cluster) await(r *replica) {
 	})
 }
 
+// sayWhereTheyStand has the deployers log what each of their goroutines does, where the test fails: one that waits for ever
+// logs nothing else.
+func (c *cluster) sayWhereTheyStand() {
+	c.t.Cleanup(func() {
+		for _, r := range c.replicas["deployer"] {
+			if c.t.Failed() {
+				r.Signal(syscall.SIGQUIT)
+				<-r.Exited()
+			}
+		}
+	})
+}
+
 // seats are the places of all processes of the services.
 func (c *cluster) seats() (list []seat) {
 	for _, service := range testkit.Services {
@@ -166,7 +180,14 @@ func (c *cluster) settings(service string, i int) []string {
 	for _, way := range c.stores[p] {
 		urls = append(urls, "nats://"+way.Address())
 	}
-	return []string{"DEVPILOT_NATS_URL=" + strings.Join(urls, ",")}
+	env := []string{"DEVPILOT_NATS_URL=" + strings.Join(urls, ",")}
+	if *clusterClocks {
+		if c.clocks[p] == nil {
+			c.clocks[p] = testkit.NewClock(c.t)
+		}
+		env = append(env, c.clocks[p].Env())
+	}
+	return env
 }
 
 // via has everybody reach what a process listens at on ways that can be cut.

@@ -105,9 +105,9 @@ func (d *document) schema(location string) (*jsonschema.Schema, error) {
 }
 
 // asDescribed holds each answer that a story gets against the document: what it says is always there
-// is, whatever the product is in the middle of.
+// is, whatever the product is in the middle of. Programs that were built earlier know an earlier document.
 func asDescribed(t testing.TB, method, address string, raw []byte) {
-	if _, measures := t.(*testing.B); measures {
+	if _, measures := t.(*testing.B); measures || *clusterFrom != "" {
 		return
 	}
 	d, err := described()

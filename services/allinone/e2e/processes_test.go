@@ -38,6 +38,13 @@ var programs = sync.OnceValues(func() (dir string, err error) {
 	for _, name := range testkit.Services {
 		args = append(args, prefix+name+"/cmd/"+name)
 	}
+	if *clusterClocks {
+		overlay, err := testkit.ClockOverlay(dir)
+		if err != nil {
+			return dir, err
+		}
+		args = slices.Insert(args, 1, "-overlay", overlay)
+	}
 	build := exec.Command("go", args...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as they are released
 	out, err := build.CombinedOutput()
