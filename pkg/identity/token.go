@@ -36,8 +36,8 @@ var ErrInvalid = errors.New("identity: token not valid")
 // ErrExpired is in the error, beside ErrInvalid, of a token that was good once.
 var ErrExpired = errors.New("identity: token expired")
 
-// ClockError is in the error of a caller token that is good but for its time: a caller signs anew every half a minute, so
-// that the clocks of the two machines differ.
+// ClockError is in the error of a caller token that is good but for its time. A caller signs anew every half a minute, so
+// that the clocks of the two machines differ, or the call lay somewhere while one of them stood still.
 type ClockError struct {
 	Caller string
 	// Ahead is how far the time of issue is ahead of this machine's clock; negative where it is behind, then half a minute more
@@ -48,7 +48,7 @@ type ClockError struct {
 
 // Error implements error.
 func (e *ClockError) Error() string {
-	return fmt.Sprintf("the clocks differ: %s signed at %v from now: %v", e.Caller, e.Ahead, e.err)
+	return fmt.Sprintf("the clocks differ, or one of the two stood still: %s signed at %v from now: %v", e.Caller, e.Ahead, e.err)
 }
 
 // Unwrap is what was wrong with the token.

@@ -465,7 +465,7 @@ func TestKeys_allHaveATimeToLive(t *testing.T) {
 	r := testkit.Redis(t)
 	c := client(t, r.URL())
 	b := redisx.NewBudget(redisx.BudgetConfig{Client: c, Consumer: "consumer-key"})
-	b.Take(t.Context(), repositories, bitbucket.Interactive, "")
+	b.Take(t.Context(), repositories, bitbucket.Interactive, "acme-inc")
 	b.Exhausted(t.Context(), bitbucket.Call{Resource: bitbucket.ResourceOther, Route: bitbucket.RouteUser}, 0)
 	if err := cache(t, c).Set(t.Context(), redisx.Key("repo", "listing", "x"), []byte("x"), time.Minute); err != nil {
 		t.Fatal(err)
@@ -474,15 +474,15 @@ func TestKeys_allHaveATimeToLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := c.Keys(t.Context(), "*").Val()
-	if len(keys) != 4 {
+	if len(keys) != 5 {
 		t.Fatalf("keys %v", keys)
 	}
 	for _, key := range keys {
 		if ttl := c.PTTL(t.Context(), key).Val(); ttl <= 0 || ttl > 2*time.Hour {
 			t.Errorf("%s lives %v", key, ttl)
 		}
-		if strings.Contains(key, "consumer-key") {
-			t.Errorf("%s names the consumer", key)
+		if strings.Contains(key, "consumer-key") || strings.Contains(key, "acme-inc") {
+			t.Errorf("%s names the consumer or a workspace", key)
 		}
 	}
 }

@@ -55,13 +55,13 @@ func everything(t *testing.T, c redis.UniversalClient) {
 	}
 	budget := redisx.NewBudget(redisx.BudgetConfig{Client: c, Consumer: "consumer-key", Service: "repo"})
 	for _, call := range []bitbucket.Call{branches, hookCalls, user} {
-		if wait := budget.Take(ctx, call, bitbucket.Interactive, ""); wait > 0 {
+		if wait := budget.Take(ctx, call, bitbucket.Interactive, "acme-inc"); wait > 0 {
 			t.Fatalf("%v waits %v", call, wait)
 		}
 		budget.Made(ctx, call, bitbucket.Interactive, "acme-inc")
 	}
 	budget.Exhausted(ctx, branches, time.Minute)
-	if wait := budget.Take(ctx, branches, bitbucket.Interactive, ""); wait <= 0 {
+	if wait := budget.Take(ctx, branches, bitbucket.Interactive, "acme-inc"); wait <= 0 {
 		t.Error("what Bitbucket holds back goes")
 	}
 	usage, err := budget.Usage(ctx, "acme-inc")

@@ -27,7 +27,7 @@ func TestUsage_tellsWhoUsedWhat(t *testing.T) {
 	call := func(b *redisx.Budget, c bitbucket.Call, p bitbucket.Priority, workspace string, n int) {
 		t.Helper()
 		for range n {
-			if wait := b.Take(t.Context(), c, p, ""); wait > 0 {
+			if wait := b.Take(t.Context(), c, p, workspace); wait > 0 {
 				t.Fatalf("%v waits %v", c, wait)
 			}
 			b.Made(t.Context(), c, p, workspace)
@@ -120,6 +120,21 @@ func TestBudget_aWorkspaceThatAsksAllTheTimeLeavesSomeToOthers(t *testing.T) {
 		if n := all(step.p, step.who); n != step.want {
 			t.Errorf("%s, %s: %d calls, not %d", step.who, step.p, n, step.want)
 		}
+	}
+	told := map[string]redisx.Usage{}
+	for _, who := range []string{"busy", "acme-inc", "quiet"} {
+		all, err := b.Usage(t.Context(), who)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told[who] = all[0]
+	}
+	if told["busy"].Left != 0 || told["acme-inc"].Left != 0 || told["quiet"].Left != 10 || told["quiet"].LeftBackground != 0 ||
+		told["busy"].BackgroundWait <= told["quiet"].BackgroundWait || told["quiet"].BackgroundWait <= 0 {
+		t.Errorf("they are told %+v", told)
+	}
+	if n := all(bitbucket.Interactive, "quiet"); n != 10 {
+		t.Errorf("who asked nothing yet has %d of the last 10", n)
 	}
 }
 

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -269,6 +270,21 @@ func TestServer_saysThatClocksDiffer(t *testing.T) {
 			}
 		}
 	})
+	// Another answer is final; with this one the client may go on.
+	for what, c := range map[string]struct {
+		token string
+		final bool
+	}{
+		"an hour ahead": {signedAt(t, n.keys, time.Now().Add(time.Hour), "devpilot-caller+jwt", jwt.MapClaims{"aud": "auth"}), false},
+		"no token":      {"", true},
+	} {
+		var trailer metadata.MD
+		_, err := authv1.NewAuthServiceClient(n.raw()).IssueToken(metadata.NewOutgoingContext(t.Context(), metadata.Pairs("devpilot-caller-token", c.token)),
+			&authv1.IssueTokenRequest{Workspace: "acme-inc"}, grpc.Trailer(&trailer))
+		if final := slices.Equal(trailer.Get("grpc-retry-pushback-ms"), []string{"-1"}); err == nil || final != c.final {
+			t.Errorf("%s: %v, %v", what, trailer, err)
+		}
+	}
 }
 
 // TestServer_expiredUserTokens: history may have expired on its way through the product, the

@@ -59,7 +59,8 @@ type crowd struct {
 	calls    []clusterCall
 	accepted map[string]bool // commits of which a delivery was answered 2xx
 	seen     int64           // of the emulator's deliveries
-	asked    time.Time       // when a program last asked what Bitbucket answers
+	began    time.Time       // when programs began to call
+	asked    int             // how often they asked what Bitbucket answers
 	errs     []error
 }
 
@@ -128,7 +129,7 @@ func (l *crowd) push(ctx context.Context, a *clusterApp) (err error) {
 // programs call the API.
 func (l *crowd) begin(seed uint64, perSecond float64, pushes int64, programs int) {
 	ctx, cancel := context.WithCancel(l.t.Context())
-	l.stop, l.calls = cancel, nil
+	l.stop, l.calls, l.began, l.asked = cancel, nil, time.Now(), 0
 	l.programs(ctx, seed, programs)
 	for i, a := range l.apps {
 		rnd := rand.New(rand.NewPCG(seed, uint64(1000+i)))
@@ -231,14 +232,15 @@ func (l *crowd) call(rnd *rand.Rand) {
 	l.calls = append(l.calls, made)
 }
 
-// mayAskBitbucket tells whether a call may be made that Bitbucket answers: 360 in an hour, of the 1,000 that there are for everybody.
+// mayAskBitbucket tells whether a call may be made that Bitbucket answers: of the 1,000 in an hour that there are for everybody, 100
+// at once and 360 in each hour.
 func (l *crowd) mayAskBitbucket() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if time.Since(l.asked) < 10*time.Second {
+	if l.asked >= 100+int(time.Since(l.began)/(10*time.Second)) {
 		return false
 	}
-	l.asked = time.Now()
+	l.asked++
 	return true
 }
 

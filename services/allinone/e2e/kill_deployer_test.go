@@ -165,9 +165,9 @@ func (x *shot) begun(hash string) {
 	<-time.After(rand.N(x.span)) // a random moment is the point
 }
 
-// goesOn tells whether more is cut: until there was enough of it or the time is over, and until one cut met what it
+// again tells whether more is cut: until there was enough of it or the time is over, and until one cut met what it
 // is for, which takes a slow machine longer.
-func (x *shot) goesOn(cuts, enough, met int, began time.Time) bool {
+func (x *shot) again(cuts, enough, met int, began time.Time) bool {
 	over := cuts >= enough || time.Since(began) >= *killLimit
 	return !x.t.Failed() && (!over || met == 0 && cuts < 10*enough)
 }
@@ -334,7 +334,7 @@ func TestDeployer_killedAtAnyMoment(t *testing.T) {
 	looks := x.watch()
 	began, met, kills := time.Now(), 0, 0
 	var slowest time.Duration
-	for x.goesOn(kills, moments, met, began) {
+	for x.again(kills, moments, met, began) {
 		hash := x.push()
 		for range 1 + rand.N(killsInARow) { // what a worker resumes is cut as well
 			x.begun(hash)
@@ -374,7 +374,7 @@ func TestDeployer_frozenBeyondItsLease(t *testing.T) {
 	workers := x.running.replicas["deployer"][1:]
 	looks := x.watch()
 	began, freezes, met, tookOver := time.Now(), 0, 0, 0
-	for ; met < moments && x.goesOn(freezes, 2*moments, tookOver, began); freezes++ {
+	for ; met < moments && x.again(freezes, 2*moments, tookOver, began); freezes++ {
 		hash := x.push()
 		x.begun(hash)
 		worker := x.busy(workers)
