@@ -117,10 +117,10 @@ type budget struct {
 	exhausted []string
 }
 
-func (b *budget) Take(_ context.Context, c Call, p Priority, _ string) time.Duration {
+func (b *budget) Take(_ context.Context, c Call, p Priority, workspace string) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.taken = append(b.taken, fmt.Sprintf("%s/%s", c.Resource, p))
+	b.taken = append(b.taken, strings.TrimSuffix(fmt.Sprintf("%s/%s of %s", c.Resource, p, workspace), " of "))
 	return b.wait
 }
 

@@ -287,10 +287,10 @@ func TestRequest_budget(t *testing.T) {
 	if _, err := a.Background().Branches(t.Context(), ref, BranchesOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Hooks(t.Context(), ref); err != nil {
+	if _, err := a.Of("acme-inc").Hooks(t.Context(), ref); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"other/interactive", "repositories/background", "hooks/interactive"}; !slices.Equal(b.taken, want) {
+	if want := []string{"other/interactive", "repositories/background", "hooks/interactive of acme-inc"}; !slices.Equal(b.taken, want) {
 		t.Errorf("taken = %v, want %v", b.taken, want)
 	}
 
